@@ -1,0 +1,2 @@
+//! The isobit command.
+fn main() {}

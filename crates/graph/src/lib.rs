@@ -1,0 +1,1 @@
+//! The graph IR, opset upgrade, function inlining, canonical form, the model object.

@@ -1,0 +1,1 @@
+//! The state machine: accounts, registry, stake, jobs, settlement. Pure rules.

@@ -1,0 +1,1 @@
+//! Fetches models, serves inference, signs receipts, earns; the network in one process.

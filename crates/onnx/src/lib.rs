@@ -1,0 +1,1 @@
+//! ONNX on the wire: protobuf, external data, limits.

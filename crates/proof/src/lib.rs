@@ -1,0 +1,1 @@
+//! Receipts, and how anyone checks them offline.

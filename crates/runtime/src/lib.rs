@@ -1,0 +1,1 @@
+//! Sessions: load, plan, run, trace, meter, threads.

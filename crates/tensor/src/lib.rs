@@ -1,0 +1,1 @@
+//! Element types, shapes, tensors, canonical bytes and their BLAKE3 commitment.
