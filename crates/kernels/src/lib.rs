@@ -1,1 +1,11 @@
-//! The profile's functions, fast, for each instruction set; the only home of unsafe code.
+//! The profile's functions, fast, for each instruction set; the only home of `unsafe` SIMD.
+//!
+//! Every function here takes an [`Exec`]: which instruction set to use and how to spread work over
+//! threads. Neither may change a bit of a result: each kernel stands beside the scalar definition it
+//! must equal (in `isobit-numerics`), and property tests compare the two bit for bit over random
+//! shapes, every available [`KernelSet`] and several thread counts.
+
+mod exec;
+pub mod math;
+
+pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};

@@ -1,0 +1,36 @@
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A shared, immutable run of elements. Cloning is a reference count.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Buf<T>(Arc<Vec<T>>);
+
+impl<T> Buf<T> {
+    /// The vector itself when this is the only holder, else `self` back.
+    pub fn try_into_vec(self) -> Result<Vec<T>, Self> {
+        Arc::try_unwrap(self.0).map_err(Buf)
+    }
+
+    /// Mutable access when this is the only holder.
+    pub fn get_mut(&mut self) -> Option<&mut Vec<T>> {
+        Arc::get_mut(&mut self.0)
+    }
+
+    /// True when no other tensor shares these elements.
+    pub fn is_unique(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+}
+
+impl<T> From<Vec<T>> for Buf<T> {
+    fn from(v: Vec<T>) -> Self {
+        Buf(Arc::new(v))
+    }
+}
+
+impl<T> Deref for Buf<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}

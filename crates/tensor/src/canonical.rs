@@ -1,0 +1,242 @@
+//! The canonical encoding of a tensor, and its root.
+//!
+//! ```text
+//! head: 1024 bytes (one BLAKE3 chunk, so that the content's chunks are aligned with the file's)
+//!   0..8    "isobitT1"
+//!   8..12   element type, ONNX's number, u32 little-endian
+//!   12..16  rank, u32 little-endian, at most 126
+//!   16..    extents, u64 little-endian each; the rest zero
+//! content:
+//!   numbers    little-endian, row-major; a NaN is the canonical quiet NaN; bool is 0 or 1
+//!   strings    for each: length in bytes as u64 little-endian, then UTF-8
+//! ```
+//! The root is BLAKE3 of head and content together, so a slice of the content can be opened against
+//! it (bao) and neither dtype nor shape can be swapped.
+
+use crate::shape::MAX_RANK;
+use crate::{Buf, DType, Data, Element, Hash, Shape, Tensor, TensorError, bf16, f16, numel};
+
+const MAGIC: &[u8; 8] = b"isobitT1";
+const HEAD: usize = 1024;
+const _: () = assert!(16 + MAX_RANK * 8 == HEAD);
+/// Elements converted at a time while hashing.
+const STEP: usize = 4096;
+
+impl Tensor {
+    /// The commitment: BLAKE3 of the canonical encoding.
+    pub fn root(&self) -> Hash {
+        let mut hasher = blake3::Hasher::new();
+        self.encode(&mut |bytes| {
+            hasher.update(bytes);
+        });
+        hasher.finalize().into()
+    }
+
+    /// The canonical encoding in one piece.
+    pub fn to_canonical(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD + self.byte_len());
+        self.encode(&mut |bytes| out.extend_from_slice(bytes));
+        out
+    }
+
+    /// Reads a canonical encoding back. Anything that [`Tensor::to_canonical`] would not write is refused.
+    pub fn from_canonical(bytes: &[u8]) -> Result<Self, TensorError> {
+        let err = TensorError::Encoding;
+        let (head, content) = bytes.split_at_checked(HEAD).ok_or(err("shorter than its head"))?;
+        if &head[..8] != MAGIC {
+            return Err(err("no tensor magic"));
+        }
+        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let dtype = DType::from_onnx(word(8) as i32).ok_or(err("unknown element type"))?;
+        let rank = word(12) as usize;
+        if rank > MAX_RANK {
+            return Err(err("rank above 126"));
+        }
+        let (dims, rest) = head[16..].split_at(rank * 8);
+        if rest.iter().any(|&b| b != 0) {
+            return Err(err("head not padded with zeros"));
+        }
+        let shape: Shape = dims
+            .chunks_exact(8)
+            .map(|d| usize::try_from(u64::from_le_bytes(d.try_into().expect("eight bytes"))))
+            .collect::<Result<_, _>>()
+            .map_err(|_| err("extent above the address space"))?;
+        let tensor = Self::from_le_bytes(dtype, &shape, content)?;
+        // Catches NaN payloads, booleans other than 0 and 1: one tensor has one encoding.
+        if tensor.root() != Hash::of(bytes) {
+            return Err(err("not canonical"));
+        }
+        Ok(tensor)
+    }
+
+    /// A tensor from little-endian elements (strings: as in the canonical encoding).
+    pub fn from_le_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Self, TensorError> {
+        let n = numel(shape).ok_or_else(|| TensorError::TooLarge(shape.to_vec()))?;
+        if dtype == DType::String {
+            return Self::new(shape, read_strings(bytes, n)?);
+        }
+        let expected = n.checked_mul(dtype.bits()).map(|b| b.div_ceil(8)).unwrap_or(usize::MAX);
+        if expected != bytes.len() {
+            return Err(TensorError::Bytes { dtype, shape: shape.to_vec(), expected, actual: bytes.len() });
+        }
+        macro_rules! read {
+            ($t:ty) => {
+                <$t as Element>::wrap(Buf::from(read_le::<$t, { size_of::<$t>() }>(
+                    bytes,
+                    <$t>::from_le_bytes,
+                )))
+            };
+        }
+        let data = match dtype {
+            DType::F32 => read!(f32),
+            DType::F64 => read!(f64),
+            DType::F16 => read!(f16),
+            DType::BF16 => read!(bf16),
+            DType::I8 => read!(i8),
+            DType::I16 => read!(i16),
+            DType::I32 => read!(i32),
+            DType::I64 => read!(i64),
+            DType::U8 => Data::U8(bytes.to_vec().into()),
+            DType::U16 => read!(u16),
+            DType::U32 => read!(u32),
+            DType::U64 => read!(u64),
+            DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect::<Vec<_>>().into()),
+            other => return Err(TensorError::Unsupported(other)),
+        };
+        Ok(Self::from_parts(shape, data))
+    }
+
+    /// The elements as little-endian bytes in canonical form (no head).
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.byte_len());
+        self.encode_content(&mut |bytes| out.extend_from_slice(bytes));
+        out
+    }
+
+    fn encode(&self, sink: &mut dyn FnMut(&[u8])) {
+        let mut head = [0u8; HEAD];
+        head[..8].copy_from_slice(MAGIC);
+        head[8..12].copy_from_slice(&(self.dtype().onnx() as u32).to_le_bytes());
+        head[12..16].copy_from_slice(&(self.rank() as u32).to_le_bytes());
+        for (slot, &d) in head[16..].chunks_exact_mut(8).zip(self.shape()) {
+            slot.copy_from_slice(&(d as u64).to_le_bytes());
+        }
+        sink(&head);
+        self.encode_content(sink);
+    }
+
+    fn encode_content(&self, sink: &mut dyn FnMut(&[u8])) {
+        macro_rules! write {
+            ($buf:expr, $size:literal, $map:expr) => {{
+                let mut out = [0u8; STEP * $size];
+                for part in $buf.chunks(STEP) {
+                    for (o, &v) in out.chunks_exact_mut($size).zip(part) {
+                        o.copy_from_slice(&$map(v).to_le_bytes());
+                    }
+                    sink(&out[..part.len() * $size]);
+                }
+            }};
+        }
+        match self.data() {
+            Data::F32(b) => write!(b, 4, |v: f32| if v.is_nan() { 0x7fc0_0000 } else { v.to_bits() }),
+            Data::F64(b) => write!(b, 8, |v: f64| if v.is_nan() { 0x7ff8 << 48 } else { v.to_bits() }),
+            Data::F16(b) => write!(b, 2, |v: f16| if v.is_nan() { 0x7e00 } else { v.to_bits() }),
+            Data::BF16(b) => write!(b, 2, |v: bf16| if v.is_nan() { 0x7fc0 } else { v.to_bits() }),
+            Data::I8(b) => write!(b, 1, |v: i8| v),
+            Data::I16(b) => write!(b, 2, |v: i16| v),
+            Data::I32(b) => write!(b, 4, |v: i32| v),
+            Data::I64(b) => write!(b, 8, |v: i64| v),
+            Data::U8(b) => sink(b),
+            Data::U16(b) => write!(b, 2, |v: u16| v),
+            Data::U32(b) => write!(b, 4, |v: u32| v),
+            Data::U64(b) => write!(b, 8, |v: u64| v),
+            Data::Bool(b) => write!(b, 1, u8::from),
+            Data::String(b) => {
+                for s in b.iter() {
+                    sink(&(s.len() as u64).to_le_bytes());
+                    sink(s.as_bytes());
+                }
+            }
+        }
+    }
+}
+
+fn read_le<T, const N: usize>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
+    bytes.chunks_exact(N).map(|c| read(c.try_into().expect("chunks of N"))).collect()
+}
+
+fn read_strings(mut bytes: &[u8], n: usize) -> Result<Vec<String>, TensorError> {
+    let err = TensorError::Encoding;
+    // Eight bytes a string at least: a hostile count cannot ask for more than was sent.
+    if n > bytes.len() / 8 {
+        return Err(err("fewer strings than declared"));
+    }
+    let mut out = Vec::with_capacity(n);
+    for _ in 0..n {
+        let (len, rest) = bytes.split_at_checked(8).ok_or(err("string without a length"))?;
+        let len = u64::from_le_bytes(len.try_into().expect("eight bytes"));
+        let len = usize::try_from(len).map_err(|_| err("string too long"))?;
+        let (text, rest) = rest.split_at_checked(len).ok_or(err("string cut short"))?;
+        out.push(std::str::from_utf8(text).map_err(|_| err("string is not UTF-8"))?.to_owned());
+        bytes = rest;
+    }
+    if bytes.is_empty() { Ok(out) } else { Err(err("bytes after the last string")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encodings_round_trip() {
+        let tensors = [
+            Tensor::new(&[2, 2], vec![1.0f32, -0.0, f32::INFINITY, 1e-45]).unwrap(),
+            Tensor::new(&[0, 3], Vec::<i64>::new()).unwrap(),
+            Tensor::scalar(f16::from_f32(1.5)),
+            Tensor::vector(vec![true, false, true]),
+            Tensor::vector(vec!["a".to_owned(), String::new(), "ü".to_owned()]),
+            Tensor::new(&[5000], (0..5000u16).collect()).unwrap(),
+        ];
+        for t in tensors {
+            let bytes = t.to_canonical();
+            assert_eq!(Tensor::from_canonical(&bytes).unwrap(), t);
+            assert_eq!(t.root(), Hash::of(&bytes));
+        }
+    }
+
+    #[test]
+    fn nan_payload_and_sign_are_not_content() {
+        let quiet = Tensor::scalar(f32::from_bits(0x7fc0_0000));
+        let odd = Tensor::scalar(f32::from_bits(0xffc0_1234));
+        assert_eq!(quiet.root(), odd.root());
+        let mut bytes = quiet.to_canonical();
+        bytes[1024] = 1;
+        assert!(Tensor::from_canonical(&bytes).is_err());
+    }
+
+    #[test]
+    fn root_covers_dtype_shape_and_content() {
+        let base = Tensor::new(&[2, 3], vec![0f32; 6]).unwrap();
+        let mut roots = vec![base.root()];
+        roots.push(base.clone().reshape(&[3, 2]).unwrap().root());
+        roots.push(Tensor::new(&[2, 3], vec![0i32; 6]).unwrap().root());
+        roots.push(Tensor::new(&[2, 3], vec![0.0f32, 0.0, 0.0, 0.0, 0.0, -0.0]).unwrap().root());
+        roots.sort();
+        roots.dedup();
+        assert_eq!(roots.len(), 4);
+    }
+
+    #[test]
+    fn malformed_encodings_are_refused() {
+        let good = Tensor::vector(vec!["abc".to_owned()]).to_canonical();
+        for cut in [0, 10, 1024, 1030, good.len() - 1] {
+            assert!(Tensor::from_canonical(&good[..cut]).is_err(), "cut at {cut}");
+        }
+        let mut long = good.clone();
+        long[1024..1032].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert!(Tensor::from_canonical(&long).is_err());
+        let mut rank = good;
+        rank[12] = 200;
+        assert!(Tensor::from_canonical(&rank).is_err());
+    }
+}

@@ -1,0 +1,231 @@
+use crate::{Buf, DType, Element, Shape, TensorError, bf16, f16, numel};
+
+/// The elements of a tensor, by type.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)] // one variant an element type, named like it
+pub enum Data {
+    F32(Buf<f32>),
+    F64(Buf<f64>),
+    F16(Buf<f16>),
+    BF16(Buf<bf16>),
+    I8(Buf<i8>),
+    I16(Buf<i16>),
+    I32(Buf<i32>),
+    I64(Buf<i64>),
+    U8(Buf<u8>),
+    U16(Buf<u16>),
+    U32(Buf<u32>),
+    U64(Buf<u64>),
+    Bool(Buf<bool>),
+    String(Buf<String>),
+}
+
+/// Runs `$body` with `$b` bound to the typed buffer inside `$data`.
+#[macro_export]
+macro_rules! with_data {
+    ($data:expr, $b:ident => $body:expr) => {
+        match $data {
+            $crate::Data::F32($b) => $body,
+            $crate::Data::F64($b) => $body,
+            $crate::Data::F16($b) => $body,
+            $crate::Data::BF16($b) => $body,
+            $crate::Data::I8($b) => $body,
+            $crate::Data::I16($b) => $body,
+            $crate::Data::I32($b) => $body,
+            $crate::Data::I64($b) => $body,
+            $crate::Data::U8($b) => $body,
+            $crate::Data::U16($b) => $body,
+            $crate::Data::U32($b) => $body,
+            $crate::Data::U64($b) => $body,
+            $crate::Data::Bool($b) => $body,
+            $crate::Data::String($b) => $body,
+        }
+    };
+}
+
+/// A contiguous row-major tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    shape: Shape,
+    data: Data,
+}
+
+impl Tensor {
+    /// A tensor of `shape` over `elements`; their number must be the shape's product.
+    pub fn new<T: Element>(shape: &[usize], elements: Vec<T>) -> Result<Self, TensorError> {
+        Self::from_buf(shape, elements.into())
+    }
+
+    /// As [`Tensor::new`], sharing a buffer.
+    pub fn from_buf<T: Element>(shape: &[usize], elements: Buf<T>) -> Result<Self, TensorError> {
+        check_count(shape, elements.len())?;
+        Ok(Self { shape: shape.into(), data: T::wrap(elements) })
+    }
+
+    pub(crate) fn from_parts(shape: &[usize], data: Data) -> Self {
+        let tensor = Self { shape: shape.into(), data };
+        debug_assert_eq!(numel(shape), Some(tensor.len()));
+        tensor
+    }
+
+    /// A rank-0 tensor.
+    pub fn scalar<T: Element>(value: T) -> Self {
+        Self { shape: Shape::new(), data: T::wrap(vec![value].into()) }
+    }
+
+    /// A rank-1 tensor.
+    pub fn vector<T: Element>(elements: Vec<T>) -> Self {
+        let shape = Shape::from_slice(&[elements.len()]);
+        Self { shape, data: T::wrap(elements.into()) }
+    }
+
+    /// A tensor of zeros (`false`, empty strings).
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Self, TensorError> {
+        let n = numel(shape).ok_or_else(|| TensorError::TooLarge(shape.to_vec()))?;
+        fn of<T: Element>(n: usize) -> Data {
+            T::wrap(vec![T::default(); n].into())
+        }
+        let data = match dtype {
+            DType::F32 => of::<f32>(n),
+            DType::F64 => of::<f64>(n),
+            DType::F16 => of::<f16>(n),
+            DType::BF16 => of::<bf16>(n),
+            DType::I8 => of::<i8>(n),
+            DType::I16 => of::<i16>(n),
+            DType::I32 => of::<i32>(n),
+            DType::I64 => of::<i64>(n),
+            DType::U8 => of::<u8>(n),
+            DType::U16 => of::<u16>(n),
+            DType::U32 => of::<u32>(n),
+            DType::U64 => of::<u64>(n),
+            DType::Bool => of::<bool>(n),
+            DType::String => of::<String>(n),
+            other => return Err(TensorError::Unsupported(other)),
+        };
+        Ok(Self { shape: shape.into(), data })
+    }
+
+    /// The extents, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        with_data!(&self.data, b => b.len())
+    }
+
+    /// True when there are no elements (some extent is 0).
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The element type.
+    pub fn dtype(&self) -> DType {
+        match &self.data {
+            Data::F32(_) => DType::F32,
+            Data::F64(_) => DType::F64,
+            Data::F16(_) => DType::F16,
+            Data::BF16(_) => DType::BF16,
+            Data::I8(_) => DType::I8,
+            Data::I16(_) => DType::I16,
+            Data::I32(_) => DType::I32,
+            Data::I64(_) => DType::I64,
+            Data::U8(_) => DType::U8,
+            Data::U16(_) => DType::U16,
+            Data::U32(_) => DType::U32,
+            Data::U64(_) => DType::U64,
+            Data::Bool(_) => DType::Bool,
+            Data::String(_) => DType::String,
+        }
+    }
+
+    /// The typed elements.
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The elements as `T`, or an error that names both types.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T], TensorError> {
+        T::view(&self.data)
+            .map(|b| &**b)
+            .ok_or(TensorError::Type { expected: T::DTYPE, actual: self.dtype() })
+    }
+
+    /// The elements as an owned vector: moved out when this tensor is their only holder, else copied.
+    pub fn into_vec<T: Element>(self) -> Result<Vec<T>, TensorError> {
+        let actual = self.dtype();
+        match T::unwrap(self.data) {
+            Ok(buf) => Ok(buf.try_into_vec().unwrap_or_else(|shared| shared.to_vec())),
+            Err(_) => Err(TensorError::Type { expected: T::DTYPE, actual }),
+        }
+    }
+
+    /// The elements as a vector only if nothing is copied: right type, only holder. Else `self` back.
+    pub fn try_unique<T: Element>(self) -> Result<(Shape, Vec<T>), Self> {
+        let Self { shape, data } = self;
+        match T::unwrap(data) {
+            Ok(buf) => match buf.try_into_vec() {
+                Ok(v) => Ok((shape, v)),
+                Err(buf) => Err(Self { shape, data: T::wrap(buf) }),
+            },
+            Err(data) => Err(Self { shape, data }),
+        }
+    }
+
+    /// The same elements under another shape of equal count.
+    pub fn reshape(self, shape: &[usize]) -> Result<Self, TensorError> {
+        check_count(shape, self.len())?;
+        Ok(Self { shape: shape.into(), data: self.data })
+    }
+
+    /// Bytes held by the elements (strings: their UTF-8 length).
+    pub fn byte_len(&self) -> usize {
+        match &self.data {
+            Data::String(b) => b.iter().map(String::len).sum(),
+            _ => self.len() * self.dtype().bits().div_ceil(8),
+        }
+    }
+}
+
+fn check_count(shape: &[usize], actual: usize) -> Result<(), TensorError> {
+    match numel(shape) {
+        None => Err(TensorError::TooLarge(shape.to_vec())),
+        Some(expected) if expected != actual => {
+            Err(TensorError::Count { shape: shape.to_vec(), expected, actual })
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_checked() {
+        assert!(Tensor::new(&[2, 2], vec![0f32; 3]).is_err());
+        assert!(Tensor::new(&[usize::MAX, 8], Vec::<f32>::new()).is_err());
+        assert!(Tensor::new(&[0, 8], Vec::<f32>::new()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn unique_buffers_move_and_shared_ones_do_not() {
+        let t = Tensor::vector(vec![1i64, 2]);
+        let shared = t.clone();
+        let t = t.try_unique::<i64>().unwrap_err();
+        drop(shared);
+        assert_eq!(t.try_unique::<i64>().unwrap().1, [1, 2]);
+    }
+
+    #[test]
+    fn wrong_type_is_an_error_that_names_both() {
+        let e = Tensor::scalar(1u8).as_slice::<f32>().unwrap_err();
+        assert_eq!(e.to_string(), "expected a float32 tensor, got uint8");
+    }
+}
