@@ -1,1 +1,22 @@
-//! One file an operator family: check, shape inference, cost, execution.
+//! The operators: one file a family. An operator is built once from its node (attributes parsed,
+//! constant weights packed), can say the shape and type of its results and what it costs, and runs.
+//!
+//! Operators are written for the newest form of each: `isobit-graph` upgrades older forms before they
+//! arrive here. With [`isobit_kernels::KernelSet::Scalar`] an operator computes exactly by the
+//! definitions of `isobit-numerics`; every other kernel set must give the same bits.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod error;
+mod fact;
+mod memory;
+mod op;
+mod registry;
+
+pub use build::BuildCtx;
+pub use error::{Code, OpError};
+pub use fact::Fact;
+pub use memory::Memory;
+pub use op::{Inputs, Op, RunCtx};
+pub use registry::{OpDef, all, find};

@@ -1,0 +1,36 @@
+use isobit_tensor::{Element, numel};
+
+use crate::{Code, OpError};
+
+/// Where operators get the memory for their results: bounded, so that no model can ask for more than
+/// the node allows. The bound is part of the run's limits and so the same on every node.
+#[derive(Debug)]
+pub struct Memory {
+    max_bytes: usize,
+}
+
+impl Memory {
+    /// Memory in which no single tensor may exceed `max_bytes`.
+    pub fn new(max_bytes: usize) -> Self {
+        Self { max_bytes }
+    }
+
+    /// A buffer for a tensor of `shape`. Its content is unspecified (initialised, but of no meaning):
+    /// the operator writes every element.
+    pub fn alloc<T: Element>(&self, shape: &[usize]) -> Result<Vec<T>, OpError> {
+        self.filled(shape, T::default())
+    }
+
+    /// A buffer for a tensor of `shape` in which every element is `value`.
+    pub fn filled<T: Element>(&self, shape: &[usize], value: T) -> Result<Vec<T>, OpError> {
+        let n =
+            numel(shape).filter(|n| n.saturating_mul(size_of::<T>()) <= self.max_bytes).ok_or_else(|| {
+                let limit = self.max_bytes;
+                OpError::new(
+                    Code::LimitExceeded,
+                    format!("a result of shape {shape:?} exceeds {limit} bytes"),
+                )
+            })?;
+        Ok(vec![value; n])
+    }
+}

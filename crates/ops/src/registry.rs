@@ -1,0 +1,33 @@
+use crate::{BuildCtx, Op, OpError};
+
+/// An operator as the registry lists it.
+#[derive(Clone, Copy)]
+pub struct OpDef {
+    /// Operator set domain; empty for `ai.onnx`.
+    pub domain: &'static str,
+    /// Operator name.
+    pub name: &'static str,
+    /// The newest operator set version whose form is implemented (older forms are upgraded to it).
+    pub since: u32,
+    /// Parses attributes and packs constants.
+    pub build: fn(&BuildCtx<'_>) -> Result<Box<dyn Op>, OpError>,
+}
+
+impl std::fmt::Debug for OpDef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}::{}-{}", self.domain, self.name, self.since)
+    }
+}
+
+/// Every family's table. A family adds its own line here.
+static FAMILIES: &[&[OpDef]] = &[];
+
+/// Every operator, family by family.
+pub fn all() -> impl Iterator<Item = &'static OpDef> {
+    FAMILIES.iter().copied().flatten()
+}
+
+/// The operator of this domain and name.
+pub fn find(domain: &str, name: &str) -> Option<&'static OpDef> {
+    all().find(|d| d.name == name && d.domain == domain)
+}
