@@ -7,9 +7,12 @@
 
 #![forbid(unsafe_code)]
 
+mod axes;
+mod broadcast;
 mod build;
 mod error;
 mod fact;
+mod fold;
 mod memory;
 mod op;
 mod registry;
