@@ -38,7 +38,7 @@ fn soft_fma(a: f32, b: f32, c: f32) -> f32 {
     let bits = s.to_bits();
     // An inexact sum with an even last bit moves one step toward the error: round to odd.
     // (An infinite or NaN sum has a NaN error and stays as it is.)
-    let odd = if (e > 0.0 || e < 0.0) && bits & 1 == 0 {
+    let odd = if e.abs() > 0.0 && bits & 1 == 0 {
         if (e > 0.0) == (s > 0.0) { bits + 1 } else { bits - 1 }
     } else {
         bits

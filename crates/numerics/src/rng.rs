@@ -63,7 +63,7 @@ impl Rng {
     /// When `n` is 0.
     pub fn below(&mut self, n: usize) -> usize {
         assert!(n > 0);
-        (u128::from(self.next_u64()) * n as u128 >> 64) as usize
+        ((u128::from(self.next_u64()) * n as u128) >> 64) as usize
     }
 
     /// Any f32, often a special one: for tests.
