@@ -5,7 +5,11 @@
 //! must equal (in `isobit-numerics`), and property tests compare the two bit for bit over random
 //! shapes, every available [`KernelSet`] and several thread counts.
 
+mod dispatch;
 mod exec;
+pub mod fp;
+pub mod gemm;
 pub mod math;
+mod shared;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};

@@ -1,0 +1,45 @@
+//! One body, compiled once for each instruction set: the compiler vectorises it with what the set has. It may
+//! not fuse or reorder floating-point operations, so every instance computes the same bits.
+
+use crate::gemm::Epilogue;
+
+/// Defines `pub(crate) fn $name(set, args...)` that runs `$body`'s instance for the set.
+macro_rules! multiversion {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $t:ty),* $(,)?) $(-> $r:ty)? $body:block) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name(set: $crate::KernelSet, $($arg: $t),*) $(-> $r)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body($($arg: $t),*) $(-> $r)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2($($arg: $t),*) $(-> $r)? { body($($arg),*) }
+
+            #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512($($arg: $t),*) $(-> $r)? { body($($arg),*) }
+
+            match set {
+                #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+                // SAFETY: a set other than Scalar comes from `Exec`, which checked the machine.
+                $crate::KernelSet::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "x86_64")]
+                // SAFETY: as above.
+                $crate::KernelSet::Avx2 => unsafe { avx2($($arg),*) },
+                _ => body($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use multiversion;
+
+multiversion! {
+    /// [`Epilogue::apply`] on part of one row.
+    pub(crate) fn apply_epilogue(e: &Epilogue<'_>, i: usize, j0: usize, row: &mut [f32]) {
+        e.apply(i, j0, row);
+    }
+}

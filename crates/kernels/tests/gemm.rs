@@ -1,0 +1,75 @@
+//! Matrix multiplication equals its definition by bits, on every kernel set and thread count.
+
+mod common;
+
+use common::{cases, elements, machines, same_bits};
+use isobit_kernels::gemm::{Activation, Bias, Epilogue, PackedB, View, gemm, gemm_packed};
+use isobit_kernels::{Exec, KernelSet};
+use isobit_numerics as num;
+
+#[test]
+fn equals_the_definition() {
+    cases("gemm", 120, |rng| {
+        let (m, n, k) = match rng.below(4) {
+            0 => (rng.below(4), rng.below(4), rng.below(4)),
+            1 => (1, rng.below(300), rng.below(600)),
+            _ => (rng.below(70), rng.below(140), rng.below(300)),
+        };
+        let (a, b) = (elements(rng, m * k), elements(rng, k * n));
+        let bias = elements(rng, m.max(n));
+        let (ta, tb) = (rng.below(2) == 1, rng.below(2) == 1);
+        let view =
+            |x, rows, cols, t: bool| if t { View::transposed(x, rows) } else { View::row_major(x, cols) };
+        let (av, bv) = (view(&a[..], m, k, ta), view(&b[..], k, n, tb));
+        let (bias, activation) = match rng.below(3) {
+            0 => (Bias::None, Activation::None),
+            1 => (Bias::Columns(&bias), Activation::Relu),
+            _ => (Bias::Rows(&bias), Activation::None),
+        };
+        let epilogue = Epilogue { bias, activation };
+        let ldc = n + rng.below(3);
+        let mut expected = vec![7.0; m * ldc];
+        for i in 0..m {
+            for j in 0..n {
+                let (ar, ac) = (av.row_stride, av.col_stride);
+                let pairs = (0..k).map(|p| (a[i * ar + p * ac], b[p * bv.row_stride + j * bv.col_stride]));
+                let mut x = num::chain(0.0, pairs);
+                match bias {
+                    Bias::None => {}
+                    Bias::Columns(b) => x += b[j],
+                    Bias::Rows(b) => x += b[i],
+                }
+                expected[i * ldc + j] = if activation == Activation::Relu { num::relu(x) } else { x };
+            }
+        }
+        for (set, pool) in machines() {
+            let exec = Exec::new(set, &pool);
+            let what = (m, n, k, ta, tb, set, pool.0);
+            let mut c = vec![7.0; m * ldc];
+            gemm(exec, m, n, k, av, bv, &mut c, ldc, &epilogue);
+            same_bits(&c, &expected, what);
+            let mut c = vec![7.0; m * ldc];
+            gemm_packed(exec, m, av, &PackedB::new(set, k, n, bv), &mut c, ldc, &epilogue);
+            same_bits(&c, &expected, ("packed", what));
+        }
+    });
+}
+
+/// Long chains cross the blocks of every dimension.
+#[test]
+fn blocks_do_not_show() {
+    let mut rng = num::rng::Rng::new(3, 0);
+    let (m, n, k) = (150, 530, 700);
+    let (a, b) = (elements(&mut rng, m * k), elements(&mut rng, k * n));
+    let run = |set, threads| {
+        let pool = common::Threads(threads);
+        let mut c = vec![0.0; m * n];
+        let (a, b) = (View::row_major(&a, k), View::row_major(&b, n));
+        gemm(Exec::new(set, &pool), m, n, k, a, b, &mut c, n, &Epilogue::default());
+        c
+    };
+    let expected = run(KernelSet::Scalar, 1);
+    for (set, pool) in machines() {
+        same_bits(&run(set, pool.0), &expected, (set, pool.0));
+    }
+}
