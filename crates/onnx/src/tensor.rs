@@ -1,0 +1,160 @@
+use isobit_tensor::{DType, Tensor, TensorError, bf16, f16, numel};
+
+use crate::proto::TensorProto;
+use crate::{External, OnnxError};
+
+/// The tensor that a message declares. `budget` bounds the bytes of this and all later tensors, and is
+/// lowered by what this one takes.
+///
+/// Nothing is allocated before the data at hand was compared with the declared shape.
+pub fn tensor_from_proto(
+    t: &TensorProto,
+    external: &dyn External,
+    budget: &mut u64,
+) -> Result<Tensor, OnnxError> {
+    let declaration = |message: String| OnnxError::Declaration { name: t.name.clone(), message };
+    let wrong = |source: TensorError| OnnxError::Tensor { name: t.name.clone(), source };
+    let dtype = DType::from_onnx(t.data_type)
+        .ok_or_else(|| declaration(format!("element type number {} is unknown", t.data_type)))?;
+    let shape = t
+        .dims
+        .iter()
+        .map(|&d| usize::try_from(d).map_err(|_| declaration(format!("extent {d} is negative"))))
+        .collect::<Result<Vec<_>, _>>()?;
+    let n = numel(&shape).ok_or_else(|| wrong(TensorError::TooLarge(shape.clone())))?;
+    let bytes = (n as u64).saturating_mul(dtype.bits().max(8) as u64).div_ceil(8);
+    *budget = budget.checked_sub(bytes).ok_or(OnnxError::Limit {
+        what: "bytes of all tensors",
+        actual: bytes,
+        limit: *budget,
+    })?;
+
+    if t.data_location == 1 {
+        return Tensor::from_le_bytes(dtype, &shape, &read_external(t, external, bytes)?).map_err(wrong);
+    }
+    if dtype == DType::String {
+        let strings = t.string_data.iter().map(|s| String::from_utf8(s.clone()));
+        let strings = strings.collect::<Result<Vec<_>, _>>();
+        let strings = strings.map_err(|_| declaration("a string is not UTF-8".into()))?;
+        return Tensor::new(&shape, strings).map_err(wrong);
+    }
+    if !t.raw_data.is_empty() || n == 0 {
+        return Tensor::from_le_bytes(dtype, &shape, &t.raw_data).map_err(wrong);
+    }
+    let narrow =
+        |what: &'static str| declaration(format!("a value in int32_data is out of range for {what}"));
+    macro_rules! narrowed {
+        ($t:ty, $via:ty, $map:expr) => {
+            Tensor::new(
+                &shape,
+                t.int32_data
+                    .iter()
+                    .map(|&v| <$via>::try_from(v).map($map).map_err(|_| narrow(dtype.name())))
+                    .collect::<Result<Vec<$t>, _>>()?,
+            )
+        };
+    }
+    match dtype {
+        DType::F32 => Tensor::new(&shape, t.float_data.clone()),
+        DType::F64 => Tensor::new(&shape, t.double_data.clone()),
+        DType::I64 => Tensor::new(&shape, t.int64_data.clone()),
+        DType::U64 => Tensor::new(&shape, t.uint64_data.clone()),
+        DType::U32 => {
+            let values = t.uint64_data.iter().map(|&v| u32::try_from(v));
+            let values = values.collect::<Result<Vec<_>, _>>();
+            Tensor::new(&shape, values.map_err(|_| declaration("a value is out of range for uint32".into()))?)
+        }
+        DType::I32 => Tensor::new(&shape, t.int32_data.clone()),
+        DType::I8 => narrowed!(i8, i8, |v| v),
+        DType::I16 => narrowed!(i16, i16, |v| v),
+        DType::U8 => narrowed!(u8, u8, |v| v),
+        DType::U16 => narrowed!(u16, u16, |v| v),
+        DType::Bool => narrowed!(bool, u8, |v| v != 0),
+        DType::F16 => narrowed!(f16, u16, f16::from_bits),
+        DType::BF16 => narrowed!(bf16, u16, bf16::from_bits),
+        other => Err(TensorError::Unsupported(other)),
+    }
+    .map_err(wrong)
+}
+
+fn read_external(t: &TensorProto, external: &dyn External, expected: u64) -> Result<Vec<u8>, OnnxError> {
+    let error = |message: String| OnnxError::External { name: t.name.clone(), message };
+    let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
+    let number = |key: &str| match entry(key) {
+        None => Ok(None),
+        Some(v) => v.parse::<u64>().map(Some).map_err(|_| error(format!("{key} '{v}' is no number"))),
+    };
+    let location = entry("location").ok_or_else(|| error("no location is given".into()))?;
+    let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
+    // Without a length the shape says how much there is; the file may go on with other tensors.
+    external.read(location, offset, Some(length.unwrap_or(expected)), expected).map_err(error)
+}
+
+/// The message of a tensor, its elements in `raw_data` (strings in `string_data`).
+pub fn tensor_to_proto(name: &str, tensor: &Tensor) -> TensorProto {
+    let mut proto = TensorProto {
+        name: name.to_owned(),
+        data_type: tensor.dtype().onnx(),
+        dims: tensor.shape().iter().map(|&d| d as i64).collect(),
+        ..TensorProto::default()
+    };
+    match tensor.as_slice::<String>() {
+        Ok(strings) => proto.string_data = strings.iter().map(|s| s.clone().into_bytes()).collect(),
+        Err(_) => proto.raw_data = tensor.to_le_bytes(),
+    }
+    proto
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoExternal;
+
+    fn read(t: &TensorProto) -> Result<Tensor, OnnxError> {
+        tensor_from_proto(t, &NoExternal, &mut (1 << 30))
+    }
+
+    #[test]
+    fn round_trips() {
+        for t in [
+            Tensor::new(&[2, 2], vec![1f32, 2.0, -0.0, 4.0]).unwrap(),
+            Tensor::scalar(5i64),
+            Tensor::vector(vec![true, false]),
+            Tensor::vector(vec!["a".to_owned(), "".to_owned()]),
+            Tensor::new(&[0], Vec::<f32>::new()).unwrap(),
+            Tensor::vector(vec![f16::from_f32(0.5)]),
+        ] {
+            assert_eq!(read(&tensor_to_proto("t", &t)).unwrap(), t);
+        }
+    }
+
+    #[test]
+    fn typed_fields_are_read() {
+        let t = TensorProto {
+            dims: vec![2],
+            data_type: 10,
+            int32_data: vec![0x3c00, 0xbc00],
+            ..Default::default()
+        };
+        assert_eq!(read(&t).unwrap(), Tensor::vector(vec![f16::from_f32(1.0), f16::from_f32(-1.0)]));
+        let t = TensorProto { dims: vec![2], data_type: 3, int32_data: vec![-1, 127], ..Default::default() };
+        assert_eq!(read(&t).unwrap(), Tensor::vector(vec![-1i8, 127]));
+    }
+
+    #[test]
+    fn lies_are_refused_before_memory_is_taken() {
+        let huge =
+            TensorProto { dims: vec![1 << 40], data_type: 1, raw_data: vec![0; 8], ..Default::default() };
+        assert!(matches!(read(&huge), Err(OnnxError::Limit { .. })));
+        for t in [
+            TensorProto { dims: vec![3], data_type: 1, raw_data: vec![0; 8], ..Default::default() },
+            TensorProto { dims: vec![-1], data_type: 1, ..Default::default() },
+            TensorProto { dims: vec![1], data_type: 99, ..Default::default() },
+            TensorProto { dims: vec![1], data_type: 3, int32_data: vec![300], ..Default::default() },
+            TensorProto { dims: vec![2], data_type: 1, float_data: vec![1.0], ..Default::default() },
+            TensorProto { dims: vec![1], data_type: 1, data_location: 1, ..Default::default() },
+        ] {
+            assert!(read(&t).is_err(), "{t:?}");
+        }
+    }
+}
