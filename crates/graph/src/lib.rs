@@ -1,11 +1,31 @@
 //! The graph IR, and everything that turns a model as published into the one canonical graph that
-//! every node executes: opset upgrade, function inlining, canonical order and names, the model object.
+//! every node executes: function inlining, opset upgrade, canonical order and names, the model object.
 //!
-//! Data flows one way: bytes -> [`isobit_onnx`] protobuf -> [`Model`] -> upgrade -> inline -> canonical
-//! form -> model object. Nothing here computes a tensor; that is the business of `isobit-ops`.
+//! ```no_run
+//! let model = isobit_graph::open(std::path::Path::new("model.onnx"))?;
+//! let object = isobit_graph::ModelObject::from_model(&model)?;
+//! println!("{}", object.address()); // the same for every way of writing this model down
+//! # Ok::<(), isobit_graph::GraphError>(())
+//! ```
+//!
+//! Data flows one way: bytes -> [`isobit_onnx`] messages -> [`import`] -> [`upgrade`] -> [`canonicalize`] ->
+//! [`ModelObject`]. Nothing here computes a tensor; that is the business of `isobit-ops`.
 
 #![forbid(unsafe_code)]
 
+mod canonical;
+mod error;
+mod export;
+mod import;
 mod ir;
+mod json;
+mod object;
+mod upgrade;
 
+pub use canonical::canonicalize;
+pub use error::GraphError;
+pub use export::{export, export_external};
+pub use import::import;
 pub use ir::{Attr, Dim, Graph, Model, Node, Value, ValueId};
+pub use object::{Manifest, ModelObject, PROFILE, Part, from_onnx_bytes, open};
+pub use upgrade::{PINNED_IR_VERSION, PINNED_OPSET, upgrade};

@@ -1,0 +1,453 @@
+//! From protobuf messages to the IR: names become values, `Constant` nodes become initializers, functions are
+//! inlined, captures of subgraphs become explicit, nodes are put in topological order.
+
+use std::collections::BTreeMap;
+
+use isobit_onnx::proto::{
+    AttributeProto, AttributeType, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto,
+    TypeProto, TypeValue, ValueInfoProto,
+};
+use isobit_onnx::{External, Limits, tensor_from_proto};
+use isobit_tensor::{DType, Tensor};
+
+use crate::{Attr, Dim, Graph, GraphError, Model, Node, Value, ValueId};
+
+/// Imports a decoded model. Its tensors are read here, external ones through `external`.
+pub fn import(proto: &ModelProto, external: &dyn External, limits: &Limits) -> Result<Model, GraphError> {
+    let graph = proto.graph.as_ref().ok_or_else(|| GraphError::Graph {
+        graph: String::new(),
+        message: "the file holds no graph; is it an ONNX model?".into(),
+    })?;
+    let mut opsets = BTreeMap::new();
+    for o in &proto.opset_import {
+        opsets.insert(domain(&o.domain).to_owned(), o.version);
+    }
+    let mut functions = BTreeMap::new();
+    for f in &proto.functions {
+        for o in &f.opset_import {
+            let version = *opsets.entry(domain(&o.domain).to_owned()).or_insert(o.version);
+            let used = f.node.iter().any(|n| domain(&n.domain) == domain(&o.domain));
+            if version != o.version && used {
+                return Err(GraphError::Graph {
+                    graph: format!("function {}", f.name),
+                    message: format!(
+                        "it imports opset {} of '{}', the model imports {version}; export with one opset",
+                        o.version, o.domain
+                    ),
+                });
+            }
+        }
+        functions.insert((domain(&f.domain), f.name.as_str(), f.overload.as_str()), f);
+    }
+    let mut importer =
+        Importer { external, limits, budget: limits.tensor_bytes, nodes: 0, functions, scopes: Vec::new() };
+    let graph = importer.graph(graph, 0)?;
+    Ok(Model {
+        graph,
+        opsets,
+        ir_version: proto.ir_version.unwrap_or(0),
+        producer: [proto.producer_name.as_str(), proto.producer_version.as_str()].join(" ").trim().to_owned(),
+        metadata: proto.metadata_props.iter().map(|p| (p.key.clone(), p.value.clone())).collect(),
+    })
+}
+
+/// `ai.onnx` under its short name.
+fn domain(name: &str) -> &str {
+    if name == "ai.onnx" { "" } else { name }
+}
+
+fn label(n: &NodeProto) -> String {
+    if n.name.is_empty() { n.op_type.clone() } else { format!("{} '{}'", n.op_type, n.name) }
+}
+
+struct Importer<'a> {
+    external: &'a dyn External,
+    limits: &'a Limits,
+    budget: u64,
+    nodes: usize,
+    functions: BTreeMap<(&'a str, &'a str, &'a str), &'a FunctionProto>,
+    /// The graphs being built, outermost first.
+    scopes: Vec<Scope>,
+}
+
+#[derive(Default)]
+struct Scope {
+    graph: Graph,
+    names: BTreeMap<String, ValueId>,
+}
+
+/// What a function's body sees of its call: names and attributes.
+struct Call<'c> {
+    names: BTreeMap<String, Option<ValueId>>,
+    attributes: BTreeMap<&'c str, &'c AttributeProto>,
+    prefix: String,
+}
+
+impl<'a> Importer<'a> {
+    fn graph(&mut self, g: &'a GraphProto, depth: usize) -> Result<Graph, GraphError> {
+        if depth > self.limits.depth {
+            return Err(GraphError::Limit { what: "levels of subgraphs", limit: self.limits.depth });
+        }
+        let error = |message: String| GraphError::Graph { graph: g.name.clone(), message };
+        if let Some(s) = g.sparse_initializer.first() {
+            let name = s.values.as_ref().map(|v| v.name.as_str()).unwrap_or_default();
+            return Err(error(format!("sparse initializer '{name}' is not supported; store it dense")));
+        }
+        self.scopes.push(Scope::default());
+        for t in &g.initializer {
+            let tensor = tensor_from_proto(t, self.external, &mut self.budget)?;
+            let scope = self.scope();
+            let id = scope.graph.add_constant(t.name.clone(), tensor);
+            if scope.names.insert(t.name.clone(), id).is_some() {
+                return Err(error(format!("initializer '{}' is given twice", t.name)));
+            }
+        }
+        for input in &g.input {
+            let scope = self.scope();
+            // Before IR version 4 every initializer was listed as an input too.
+            if scope.names.contains_key(&input.name) {
+                continue;
+            }
+            let id = scope.graph.add_value(value(input));
+            scope.names.insert(input.name.clone(), id);
+            scope.graph.inputs.push(id);
+        }
+        // Results are declared first, so that nodes may come in any order.
+        for n in &g.node {
+            for name in n.output.iter().filter(|o| !o.is_empty()) {
+                let scope = self.scope();
+                let id = scope.graph.add_value(Value { name: name.clone(), ..Value::default() });
+                if scope.names.insert(name.clone(), id).is_some() {
+                    return Err(error(format!("'{name}' is defined twice")));
+                }
+            }
+        }
+        for info in g.value_info.iter().chain(&g.output) {
+            let scope = self.scope();
+            if let Some(&id) = scope.names.get(&info.name) {
+                let known = &mut scope.graph.values[id.0 as usize];
+                let Value { dtype, shape, .. } = value(info);
+                known.dtype = known.dtype.or(dtype);
+                known.shape = known.shape.take().or(shape);
+            }
+        }
+        for n in &g.node {
+            self.node(n, None, depth)?;
+        }
+        for output in &g.output {
+            let id = self
+                .resolve(&output.name)
+                .ok_or_else(|| error(format!("output '{}' is never computed", output.name)))?;
+            self.scope().graph.outputs.push(id);
+        }
+        let mut graph = self.scopes.pop().expect("pushed above").graph;
+        graph.name = g.name.clone();
+        sort(&mut graph)?;
+        Ok(graph)
+    }
+
+    fn scope(&mut self) -> &mut Scope {
+        self.scopes.last_mut().expect("inside a graph")
+    }
+
+    /// The value of this name in the innermost graph; one of an enclosing graph is captured.
+    fn resolve(&mut self, name: &str) -> Option<ValueId> {
+        let level = self.scopes.iter().rposition(|s| s.names.contains_key(name))?;
+        let mut id = self.scopes[level].names[name];
+        for scope in level + 1..self.scopes.len() {
+            let outer = self.scopes[scope - 1].graph.value(id).clone();
+            let graph = &mut self.scopes[scope].graph;
+            let inner = graph.add_value(outer);
+            graph.captures.push((inner, id));
+            self.scopes[scope].names.insert(name.to_owned(), inner);
+            id = inner;
+        }
+        Some(id)
+    }
+
+    fn node(&mut self, n: &'a NodeProto, call: Option<&Call<'a>>, depth: usize) -> Result<(), GraphError> {
+        self.nodes += 1;
+        if self.nodes > self.limits.nodes {
+            return Err(GraphError::Limit { what: "nodes", limit: self.limits.nodes });
+        }
+        let error = |message: String| GraphError::Node { node: label(n), message };
+        let mut inputs = Vec::with_capacity(n.input.len());
+        for name in &n.input {
+            if name.is_empty() {
+                inputs.push(None);
+                continue;
+            }
+            let id = match call.and_then(|c| c.names.get(name)) {
+                Some(&id) => id,
+                None if call.is_some() => None,
+                None => self.resolve(name),
+            };
+            // An optional parameter of a function that the call leaves out is left out here too.
+            if id.is_none() && !call.is_some_and(|c| c.names.contains_key(name)) {
+                return Err(error(format!("input '{name}' is defined nowhere")));
+            }
+            inputs.push(id);
+        }
+        let outputs: Vec<Option<ValueId>> = n
+            .output
+            .iter()
+            .map(|name| match call {
+                _ if name.is_empty() => None,
+                Some(c) => c.names.get(name).copied().flatten(),
+                None => self.scope().names.get(name).copied(),
+            })
+            .collect();
+        let key = (domain(&n.domain), n.op_type.as_str(), n.overload.as_str());
+        if let Some(&f) = self.functions.get(&key) {
+            return self.inline(f, n, call, &inputs, &outputs, depth + 1);
+        }
+        let mut attrs = BTreeMap::new();
+        for a in &n.attribute {
+            let source = if a.ref_attr_name.is_empty() {
+                Some(a)
+            } else {
+                call.and_then(|c| c.attributes.get(a.ref_attr_name.as_str()).copied())
+            };
+            let Some(source) = source else { continue };
+            let attr = self.attribute(source, call, depth).map_err(|e| match e {
+                AttrError::Graph(e) => e,
+                AttrError::Kind(kind) => {
+                    error(format!("attribute '{}' is {kind}, which is not supported", a.name))
+                }
+            })?;
+            if let Some(attr) = attr {
+                attrs.insert(a.name.clone(), attr);
+            }
+        }
+        if n.op_type == "Constant" && domain(&n.domain).is_empty() {
+            let tensor = constant(&attrs).map_err(error)?;
+            if let [Some(id)] = outputs[..] {
+                let scope = self.scope();
+                let v = &mut scope.graph.values[id.0 as usize];
+                v.dtype = Some(tensor.dtype());
+                v.shape = Some(tensor.shape().iter().map(|&d| Dim::Known(d)).collect());
+                scope.graph.initializers.insert(id, tensor);
+            }
+            return Ok(());
+        }
+        let name = match call {
+            Some(c) => format!("{}{}", c.prefix, n.name),
+            None => n.name.clone(),
+        };
+        let node = Node { domain: key.0.to_owned(), op: n.op_type.clone(), name, inputs, outputs, attrs };
+        self.scope().graph.nodes.push(node);
+        Ok(())
+    }
+
+    /// Puts the body of a function in the place of its call.
+    fn inline(
+        &mut self,
+        f: &'a FunctionProto,
+        n: &'a NodeProto,
+        outer: Option<&Call<'a>>,
+        inputs: &[Option<ValueId>],
+        outputs: &[Option<ValueId>],
+        depth: usize,
+    ) -> Result<(), GraphError> {
+        if depth > self.limits.depth {
+            return Err(GraphError::Limit { what: "levels of functions", limit: self.limits.depth });
+        }
+        let mut names: BTreeMap<String, Option<ValueId>> = BTreeMap::new();
+        for (i, name) in f.input.iter().enumerate() {
+            names.insert(name.clone(), inputs.get(i).copied().flatten());
+        }
+        for body in &f.node {
+            for name in body.output.iter().filter(|o| !o.is_empty()) {
+                let wanted = f.output.iter().position(|o| o == name);
+                let given = wanted.and_then(|i| outputs.get(i).copied().flatten());
+                let fresh = Value { name: format!("{}/{name}", n.name), ..Value::default() };
+                let id = given.unwrap_or_else(|| self.scope().graph.add_value(fresh));
+                names.insert(name.clone(), Some(id));
+            }
+        }
+        let mut attributes: BTreeMap<&str, &AttributeProto> =
+            f.attribute_proto.iter().map(|a| (a.name.as_str(), a)).collect();
+        for a in &n.attribute {
+            if a.ref_attr_name.is_empty() {
+                attributes.insert(&a.name, a);
+            } else if let Some(a2) = outer.and_then(|c| c.attributes.get(a.ref_attr_name.as_str())) {
+                attributes.insert(&a.name, a2);
+            }
+        }
+        let call = Call { names, attributes, prefix: format!("{}/", n.name) };
+        for body in &f.node {
+            self.node(body, Some(&call), depth)?;
+        }
+        // A function output that is a parameter passed through.
+        for (name, out) in f.output.iter().zip(outputs) {
+            let produced = f.node.iter().any(|b| b.output.contains(name));
+            if let (false, Some(out)) = (produced, out) {
+                let from = call.names.get(name).copied().flatten();
+                let node = Node {
+                    op: "Identity".into(),
+                    inputs: vec![from],
+                    outputs: vec![Some(*out)],
+                    ..Node::default()
+                };
+                self.scope().graph.nodes.push(node);
+            }
+        }
+        Ok(())
+    }
+
+    fn attribute(
+        &mut self,
+        a: &'a AttributeProto,
+        call: Option<&Call<'a>>,
+        depth: usize,
+    ) -> Result<Option<Attr>, AttrError> {
+        let kind = AttributeType::try_from(a.r#type).unwrap_or(AttributeType::Undefined);
+        // Files of the first IR version carry no type; the field that is set says it.
+        let kind = if kind == AttributeType::Undefined { guess(a) } else { kind };
+        Ok(Some(match kind {
+            AttributeType::Float => Attr::Float(a.f),
+            AttributeType::Int => Attr::Int(a.i),
+            AttributeType::String => Attr::String(a.s.clone()),
+            AttributeType::Floats => Attr::Floats(a.floats.clone()),
+            AttributeType::Ints => Attr::Ints(a.ints.clone()),
+            AttributeType::Strings => Attr::Strings(a.strings.clone()),
+            AttributeType::Tensor => match &a.t {
+                Some(t) => Attr::Tensor(self.tensor(t)?),
+                None => return Ok(None),
+            },
+            AttributeType::Tensors => {
+                Attr::Tensors(a.tensors.iter().map(|t| self.tensor(t)).collect::<Result<_, _>>()?)
+            }
+            AttributeType::Graph | AttributeType::Graphs if call.is_some() => {
+                return Err(AttrError::Kind("a graph inside a function"));
+            }
+            AttributeType::Graph => match &a.g {
+                Some(g) => Attr::Graph(Box::new(self.graph(g, depth + 1)?)),
+                None => return Ok(None),
+            },
+            AttributeType::Graphs => Attr::Graphs(
+                a.graphs.iter().map(|g| self.graph(g, depth + 1)).collect::<Result<_, GraphError>>()?,
+            ),
+            AttributeType::SparseTensor | AttributeType::SparseTensors => {
+                return Err(AttrError::Kind("a sparse tensor"));
+            }
+            AttributeType::TypeProto | AttributeType::TypeProtos => return Err(AttrError::Kind("a type")),
+            AttributeType::Undefined => return Ok(None),
+        }))
+    }
+
+    fn tensor(&mut self, t: &isobit_onnx::proto::TensorProto) -> Result<Tensor, GraphError> {
+        Ok(tensor_from_proto(t, self.external, &mut self.budget)?)
+    }
+}
+
+enum AttrError {
+    Graph(GraphError),
+    Kind(&'static str),
+}
+
+impl From<GraphError> for AttrError {
+    fn from(e: GraphError) -> Self {
+        AttrError::Graph(e)
+    }
+}
+
+fn guess(a: &AttributeProto) -> AttributeType {
+    use AttributeType::*;
+    match a {
+        _ if !a.ints.is_empty() => Ints,
+        _ if !a.floats.is_empty() => Floats,
+        _ if !a.strings.is_empty() => Strings,
+        _ if a.t.is_some() => Tensor,
+        _ if a.g.is_some() => Graph,
+        _ if !a.s.is_empty() => String,
+        _ if a.f != 0.0 => Float,
+        _ => Int,
+    }
+}
+
+fn constant(attrs: &BTreeMap<String, Attr>) -> Result<Tensor, String> {
+    let text = |v: &[u8]| String::from_utf8(v.to_vec()).map_err(|_| "the constant is not UTF-8".to_owned());
+    let Some((name, attr)) = attrs.iter().next() else { return Err("a Constant without a value".into()) };
+    Ok(match (name.as_str(), attr) {
+        ("value", Attr::Tensor(t)) => t.clone(),
+        ("value_int", Attr::Int(v)) => Tensor::scalar(*v),
+        ("value_ints", Attr::Ints(v)) => Tensor::vector(v.clone()),
+        ("value_float", Attr::Float(v)) => Tensor::scalar(*v),
+        ("value_floats", Attr::Floats(v)) => Tensor::vector(v.clone()),
+        ("value_string", Attr::String(v)) => Tensor::scalar(text(v)?),
+        ("value_strings", Attr::Strings(v)) => {
+            Tensor::vector(v.iter().map(|s| text(s)).collect::<Result<Vec<_>, _>>()?)
+        }
+        _ => return Err(format!("a Constant of kind '{name}' is not supported")),
+    })
+}
+
+fn value(info: &ValueInfoProto) -> Value {
+    let (dtype, shape) = match info.r#type.as_ref() {
+        Some(TypeProto { value: Some(TypeValue::Tensor(t)), .. }) => {
+            let dims = t.shape.as_ref().map(|s| {
+                let dim = |d: &isobit_onnx::proto::Dimension| match &d.value {
+                    Some(DimensionValue::Value(n)) => usize::try_from(*n).map_or(Dim::Unknown, Dim::Known),
+                    Some(DimensionValue::Param(p)) if !p.is_empty() => Dim::Symbol(p.clone()),
+                    _ => Dim::Unknown,
+                };
+                s.dim.iter().map(dim).collect()
+            });
+            (DType::from_onnx(t.elem_type), dims)
+        }
+        _ => (None, None),
+    };
+    Value { name: info.name.clone(), dtype, shape }
+}
+
+/// Puts the nodes in topological order, keeping the file's order where it is one.
+pub(crate) fn sort(graph: &mut Graph) -> Result<(), GraphError> {
+    let mut defined = vec![false; graph.values.len()];
+    let outside = graph.captures.iter().map(|(inner, _)| inner);
+    for v in graph.inputs.iter().chain(graph.initializers.keys()).chain(outside) {
+        defined[v.0 as usize] = true;
+    }
+    // How many operands of each node are not defined yet, and who waits for a value.
+    let mut waiting: BTreeMap<ValueId, Vec<usize>> = BTreeMap::new();
+    let mut missing = vec![0usize; graph.nodes.len()];
+    for (i, node) in graph.nodes.iter().enumerate() {
+        let mut operands: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
+        for attr in node.attrs.values() {
+            let bodies: &[Graph] = match attr {
+                Attr::Graph(g) => std::slice::from_ref(&**g),
+                Attr::Graphs(gs) => gs,
+                _ => &[],
+            };
+            operands.extend(bodies.iter().flat_map(|b| b.captures.iter().map(|(_, outer)| *outer)));
+        }
+        for v in operands.into_iter().filter(|v| !defined[v.0 as usize]) {
+            missing[i] += 1;
+            waiting.entry(v).or_default().push(i);
+        }
+    }
+    let mut ready: std::collections::BTreeSet<usize> =
+        (0..graph.nodes.len()).filter(|&i| missing[i] == 0).collect();
+    let mut order = Vec::with_capacity(graph.nodes.len());
+    while let Some(i) = ready.pop_first() {
+        order.push(i);
+        for v in graph.nodes[i].outputs.iter().flatten() {
+            for w in waiting.remove(v).unwrap_or_default() {
+                missing[w] -= 1;
+                if missing[w] == 0 {
+                    ready.insert(w);
+                }
+            }
+        }
+    }
+    if order.len() != graph.nodes.len() {
+        let stuck = (0..graph.nodes.len()).find(|&i| missing[i] > 0).expect("some node is left");
+        let node = &graph.nodes[stuck];
+        let message =
+            format!("node {} '{}' depends on its own result, or on nothing", node.qualified(), node.name);
+        return Err(GraphError::Graph { graph: graph.name.clone(), message });
+    }
+    let mut nodes: Vec<Option<Node>> = std::mem::take(&mut graph.nodes).into_iter().map(Some).collect();
+    graph.nodes = order.into_iter().map(|i| nodes[i].take().expect("each node once")).collect();
+    Ok(())
+}
