@@ -14,12 +14,14 @@
 
 pub mod chain;
 pub mod convert;
+pub mod elementary;
 mod fma;
 pub mod minmax;
 pub mod rng;
 pub mod sum;
 
 pub use chain::{chain, chain64, dot};
+pub use elementary::{erf, exp, ln, pow, sigmoid, tanh};
 pub use fma::{fma, fma64};
 pub use minmax::{max, max64, min, min64, relu, relu64};
 pub use sum::{LANES, fold_lanes, fold_lanes64, sum, sum_abs, sum_abs64, sum_squares, sum_squares64, sum64};

@@ -1,0 +1,118 @@
+//! The functions in double-double arithmetic: slow, plain, about 2^-80 or better.
+
+use super::dd::Dd;
+
+/// ln 2 in three parts; the first has 32 bits, so that its product with a small integer is exact.
+const LN2: [f64; 3] = [0.6931471803691238, 1.908214929249646e-10, 2.0941744292700725e-21];
+/// 2 / sqrt(pi).
+const TWO_OVER_SQRT_PI: Dd = Dd::new(std::f64::consts::FRAC_2_SQRT_PI, 1.533545961316588e-17);
+
+/// e^x for |x| below about 700.
+pub(super) fn exp_dd(x: Dd) -> Dd {
+    let k = (x.hi / LN2[0]).round_ties_even();
+    let r = x - Dd::from(k * LN2[0]) - Dd::from(k) * Dd::new(LN2[1], LN2[2]);
+    // Taylor on r / 256, then eight squarings.
+    let r = r.scale(1.0 / 256.0);
+    let mut sum = Dd::ONE;
+    for n in (1..=14).rev() {
+        sum = Dd::ONE + r * sum / Dd::from(f64::from(n));
+    }
+    for _ in 0..8 {
+        sum = sum * sum;
+    }
+    // 2^k in two steps, neither of which leaves the range of f64.
+    let half = (k * 0.5).floor();
+    sum.scale(power_of_two(half)).scale(power_of_two(k - half))
+}
+
+/// 2^k for -1022 <= k <= 1023.
+fn power_of_two(k: f64) -> f64 {
+    f64::from_bits(((k as i64 + 1023) as u64) << 52)
+}
+
+pub(super) fn exp(x: f32) -> f32 {
+    match x {
+        _ if x.is_nan() => f32::NAN,
+        _ if x > 100.0 => f32::INFINITY,
+        _ if x < -110.0 => 0.0,
+        _ => exp_dd(Dd::from(f64::from(x))).to_f32(),
+    }
+}
+
+/// ln x for a positive finite x, by one Newton step from f64.
+pub(super) fn ln_dd(x: f64) -> Dd {
+    let y = super::fast::ln_f64::<false>(x);
+    let z = Dd::from(x) * exp_dd(Dd::from(-y)) - Dd::ONE;
+    Dd::from(y) + z - z * z.scale(0.5)
+}
+
+pub(super) fn ln(x: f32) -> f32 {
+    match x {
+        _ if x.is_nan() || x < 0.0 => f32::NAN,
+        _ if x == 0.0 => f32::NEG_INFINITY,
+        _ if x == f32::INFINITY => x,
+        _ => ln_dd(f64::from(x)).to_f32(),
+    }
+}
+
+/// By the series 2/sqrt(pi) e^(-x^2) sum 2^n x^(2n+1) / (1 3 5 ... (2n+1)), whose terms are all of one sign.
+pub(super) fn erf(x: f32) -> f32 {
+    if x.is_nan() {
+        return f32::NAN;
+    }
+    if x.abs() >= 4.0 {
+        return if x > 0.0 { 1.0 } else { -1.0 };
+    }
+    if x == 0.0 {
+        return x;
+    }
+    let x = Dd::from(f64::from(x));
+    let square = x * x;
+    let mut term = x;
+    let mut sum = x;
+    let mut n = 1.0;
+    while term.hi.abs() > sum.hi.abs() * 1e-33 {
+        term = term * square.scale(2.0) / Dd::from(2.0 * n + 1.0);
+        sum = sum + term;
+        n += 1.0;
+    }
+    (TWO_OVER_SQRT_PI * exp_dd(square.neg()) * sum).to_f32()
+}
+
+pub(super) fn tanh(x: f32) -> f32 {
+    if x.is_nan() {
+        return f32::NAN;
+    }
+    if x == 0.0 {
+        return x;
+    }
+    if x.abs() > 20.0 {
+        return if x > 0.0 { 1.0 } else { -1.0 };
+    }
+    let d = Dd::from(f64::from(x));
+    if x.abs() < 1.0 / 4096.0 {
+        // Taylor: x - x^3/3 + 2x^5/15 - 17x^7/315.
+        let s = d * d;
+        let c = |p: f64, q: f64| Dd::from(p) / Dd::from(q);
+        let poly = c(-1.0, 3.0) + s * (c(2.0, 15.0) + s * c(-17.0, 315.0));
+        return (d + d * s * poly).to_f32();
+    }
+    let t = exp_dd(Dd::from(-2.0 * d.hi.abs()));
+    let y = (Dd::ONE - t) / (Dd::ONE + t);
+    if x > 0.0 { y.to_f32() } else { y.neg().to_f32() }
+}
+
+pub(super) fn sigmoid(x: f32) -> f32 {
+    if x.is_nan() {
+        return f32::NAN;
+    }
+    if x < -110.0 {
+        return 0.0;
+    }
+    if x > 110.0 {
+        return 1.0;
+    }
+    let e = exp_dd(Dd::from(-f64::from(x).abs()));
+    let y = if x >= 0.0 { Dd::ONE / (Dd::ONE + e) } else { e / (Dd::ONE + e) };
+    y.to_f32()
+}
