@@ -101,6 +101,13 @@ pub(crate) fn known(shape: &[usize]) -> Vec<Option<usize>> {
     shape.iter().map(|&d| Some(d)).collect()
 }
 
+/// Extents computed from a run-time shape, which are all known.
+pub(crate) fn settled(dims: Vec<Option<usize>>) -> Result<Vec<usize>, OpError> {
+    dims.into_iter()
+        .map(|d| d.ok_or_else(|| OpError::shape("an extent of the result follows from no operand")))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

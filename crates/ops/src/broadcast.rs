@@ -148,8 +148,8 @@ impl<const N: usize> Walk<N> {
                 i -= 1;
                 counter[i] += 1;
                 let back = if counter[i] < self.dims[i] { 0 } else { self.dims[i] as isize };
-                for k in 0..N {
-                    at[k] += self.strides[i][k] * (1 - back);
+                for (at, step) in at.iter_mut().zip(self.strides[i]) {
+                    *at += step * (1 - back);
                 }
                 if back == 0 {
                     break;

@@ -2,7 +2,7 @@ use isobit_graph::{Attr, Graph, Node};
 use isobit_kernels::KernelSet;
 use isobit_tensor::Tensor;
 
-use crate::OpError;
+use crate::{Op, OpError};
 
 /// What an operator is built from: its node, its constant operands, the kernel set to pack for.
 #[derive(Clone, Copy)]
@@ -29,6 +29,14 @@ impl<'a> BuildCtx<'a> {
     /// How many results the node declares.
     pub fn outputs(&self) -> usize {
         self.node.outputs.len()
+    }
+
+    /// `op`, for a node that declares exactly one result.
+    pub(crate) fn one(&self, op: impl Op + 'static) -> Result<Box<dyn Op>, OpError> {
+        match self.outputs() {
+            1 => Ok(Box::new(op)),
+            n => Err(OpError::input(format!("the node declares {n} results; the operator has 1"))),
+        }
     }
 
     /// The attribute, where given.

@@ -10,12 +10,21 @@
 mod axes;
 mod broadcast;
 mod build;
+mod concat;
 mod error;
 mod fact;
 mod fold;
+mod gather;
 mod memory;
+mod number;
 mod op;
+mod pad;
 mod registry;
+mod scatter;
+mod shape;
+mod slice;
+mod transpose;
+mod typed;
 
 pub use build::BuildCtx;
 pub use error::{Code, OpError};

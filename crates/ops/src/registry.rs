@@ -13,6 +13,17 @@ pub struct OpDef {
     pub build: fn(&BuildCtx<'_>) -> Result<Box<dyn Op>, OpError>,
 }
 
+impl OpDef {
+    /// An operator of the default domain.
+    pub(crate) const fn onnx(
+        name: &'static str,
+        since: u32,
+        build: fn(&BuildCtx<'_>) -> Result<Box<dyn Op>, OpError>,
+    ) -> Self {
+        Self { domain: "", name, since, build }
+    }
+}
+
 impl std::fmt::Debug for OpDef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}::{}-{}", self.domain, self.name, self.since)
@@ -20,7 +31,15 @@ impl std::fmt::Debug for OpDef {
 }
 
 /// Every family's table. A family adds its own line here.
-static FAMILIES: &[&[OpDef]] = &[];
+static FAMILIES: &[&[OpDef]] = &[
+    crate::shape::FAMILY,
+    crate::transpose::FAMILY,
+    crate::slice::FAMILY,
+    crate::concat::FAMILY,
+    crate::pad::FAMILY,
+    crate::gather::FAMILY,
+    crate::scatter::FAMILY,
+];
 
 /// Every operator, family by family.
 pub fn all() -> impl Iterator<Item = &'static OpDef> {
