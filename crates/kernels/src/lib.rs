@@ -5,11 +5,18 @@
 //! must equal (in `isobit-numerics`), and property tests compare the two bit for bit over random
 //! shapes, every available [`KernelSet`] and several thread counts.
 
+pub mod conv;
 mod dispatch;
+pub mod elementwise;
 mod exec;
 pub mod fp;
 pub mod gemm;
 pub mod math;
+pub mod norm;
+pub mod pool;
+pub mod reduce;
 mod shared;
+mod split;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};
+pub(crate) use split::{rows, split};

@@ -32,7 +32,16 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
-impl Epilogue<'_> {
+impl<'a> Epilogue<'a> {
+    /// The same for a part of the rows that begins at `first`.
+    pub(crate) fn rows_from(&self, first: usize) -> Epilogue<'a> {
+        let bias = match self.bias {
+            Bias::Rows(b) => Bias::Rows(&b[first..]),
+            other => other,
+        };
+        Epilogue { bias, ..*self }
+    }
+
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self.bias, Bias::None) && self.activation == Activation::None

@@ -1,1 +1,257 @@
-//! Elementary functions over slices.
+//! Unary functions over slices: correctly rounded elementary functions, and what is composed of them.
+
+use isobit_numerics::elementary::{erf_fast, exp_fast, ln_fast, sigmoid_fast, tanh_fast};
+use isobit_numerics::{self as num, convert};
+
+use crate::dispatch::multiversion;
+use crate::{Exec, KernelSet};
+
+/// A function applied to each element. Composite ones are the written sequence of f32 operations, each rounded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Unary {
+    /// e^x, correctly rounded.
+    Exp,
+    /// Natural logarithm, correctly rounded.
+    Ln,
+    /// Error function, correctly rounded.
+    Erf,
+    /// Hyperbolic tangent, correctly rounded.
+    Tanh,
+    /// 1 / (1 + e^-x), correctly rounded.
+    Sigmoid,
+    /// Square root.
+    Sqrt,
+    /// 1 / x.
+    Reciprocal,
+    /// -x.
+    Neg,
+    /// |x|.
+    Abs,
+    /// Largest integer not above.
+    Floor,
+    /// Smallest integer not below.
+    Ceil,
+    /// Nearest integer, ties to even.
+    Round,
+    /// max(x, +0).
+    Relu,
+    /// x below 0 times alpha, else x.
+    LeakyRelu {
+        /// Slope below zero.
+        alpha: f32,
+    },
+    /// max(0, min(1, alpha x + beta)): multiplication and addition rounded apart.
+    HardSigmoid {
+        /// Slope.
+        alpha: f32,
+        /// Offset.
+        beta: f32,
+    },
+    /// x * HardSigmoid(x; 1/6, 0.5).
+    HardSwish,
+    /// x * Sigmoid(x).
+    Silu,
+    /// (0.5 x) * (1 + erf(x * sqrt(1/2))).
+    Gelu,
+    /// (0.5 x) * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3))), x^3 as (x * x) * x.
+    GeluTanh,
+}
+
+/// `y[i] = f(x[i])`, on the pool for long slices.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn unary(exec: Exec<'_>, f: Unary, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    y.copy_from_slice(x);
+    unary_in_place(exec, f, y);
+}
+
+/// `x[i] = f(x[i])`, on the pool for long slices.
+pub fn unary_in_place(exec: Exec<'_>, f: Unary, x: &mut [f32]) {
+    crate::split(exec, x, 1 << 14, |_, part| apply(exec.set(), f, part));
+}
+
+/// As [`unary_in_place`], on the calling thread.
+pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
+    match f {
+        Unary::Exp => elementary(set, x, exp, num::exp),
+        Unary::Ln => elementary(set, x, ln, num::ln),
+        Unary::Erf => elementary(set, x, erf, num::erf),
+        Unary::Tanh => elementary(set, x, tanh, num::tanh),
+        Unary::Sigmoid => elementary(set, x, sigmoid, num::sigmoid),
+        Unary::Sqrt => map(set, x, Sqrt),
+        Unary::Reciprocal => map(set, x, Reciprocal),
+        Unary::Neg => map(set, x, Neg),
+        Unary::Abs => map(set, x, Abs),
+        Unary::Floor => map(set, x, Floor),
+        Unary::Ceil => map(set, x, Ceil),
+        Unary::Round => map(set, x, Round),
+        Unary::Relu => map(set, x, Relu),
+        Unary::LeakyRelu { alpha } => map(set, x, LeakyRelu(alpha)),
+        Unary::HardSigmoid { alpha, beta } => map(set, x, HardSigmoid(alpha, beta)),
+        Unary::HardSwish => map(set, x, HardSwish),
+        Unary::Silu => with_inner(set, x, |_, x| x, Unary::Sigmoid, |x, s| x * s),
+        Unary::Gelu => with_inner(
+            set,
+            x,
+            |_, x| x * std::f32::consts::FRAC_1_SQRT_2,
+            Unary::Erf,
+            |x, e| (0.5 * x) * (1.0 + e),
+        ),
+        Unary::GeluTanh => with_inner(
+            set,
+            x,
+            |_, x| SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x)),
+            Unary::Tanh,
+            |x, t| (0.5 * x) * (1.0 + t),
+        ),
+    }
+}
+
+/// sqrt(2 / pi) rounded to f32.
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+/// `combine(x, f(prepare(x)))` in pieces that stay in cache.
+#[inline(always)]
+fn with_inner(
+    set: KernelSet,
+    x: &mut [f32],
+    prepare: impl Fn(usize, f32) -> f32 + Copy,
+    f: Unary,
+    combine: impl Fn(f32, f32) -> f32 + Copy,
+) {
+    let mut inner = [0.0f32; 512];
+    for part in x.chunks_mut(512) {
+        let inner = &mut inner[..part.len()];
+        for (i, (t, &x)) in inner.iter_mut().zip(part.iter()).enumerate() {
+            *t = prepare(i, x);
+        }
+        apply(set, f, inner);
+        for (x, &t) in part.iter_mut().zip(inner.iter()) {
+            *x = combine(*x, t);
+        }
+    }
+}
+
+/// Elements whose doubt is looked at together.
+const BLOCK: usize = 64;
+
+/// The fast program on each block; elements that it leaves in doubt get the definition.
+fn elementary(
+    set: KernelSet,
+    x: &mut [f32],
+    fast: fn(KernelSet, &[f32], &mut [f32]) -> bool,
+    definition: fn(f32) -> f32,
+) {
+    if set == KernelSet::Scalar || set == KernelSet::Neon {
+        for x in x {
+            *x = definition(*x);
+        }
+        return;
+    }
+    let mut out = [0.0f32; BLOCK];
+    for part in x.chunks_mut(BLOCK) {
+        let out = &mut out[..part.len()];
+        if fast(set, part, out) {
+            part.copy_from_slice(out);
+        } else {
+            for x in part {
+                *x = definition(*x);
+            }
+        }
+    }
+}
+
+macro_rules! elementary_blocks {
+    ($($name:ident = $fast:ident;)*) => {$(
+        multiversion! {
+            /// The fast program on a block; true if every result is sure.
+            fn $name(x: &[f32], y: &mut [f32]) -> bool {
+                let mut doubt = 0u32;
+                for (y, &x) in y.iter_mut().zip(x) {
+                    let (value, sure) = $fast::<true>(x);
+                    *y = value;
+                    doubt |= u32::from(!sure);
+                }
+                doubt == 0
+            }
+        }
+    )*};
+}
+
+elementary_blocks! {
+    exp = exp_fast;
+    ln = ln_fast;
+    erf = erf_fast;
+    tanh = tanh_fast;
+    sigmoid = sigmoid_fast;
+}
+
+/// An element function without state to look up; compiled into each set's loop.
+trait Map: Copy {
+    fn call(self, x: f32) -> f32;
+}
+
+macro_rules! maps {
+    ($($name:ident $(($($field:ident),*))? : |$x:ident| $body:expr;)*) => {$(
+        #[derive(Clone, Copy)]
+        struct $name $(($(maps!(@f32 $field)),*))?;
+        impl Map for $name {
+            #[inline(always)]
+            fn call(self, $x: f32) -> f32 {
+                $(let $name($($field),*) = self;)?
+                $body
+            }
+        }
+    )*};
+    (@f32 $field:ident) => { f32 };
+}
+
+maps! {
+    Sqrt: |x| x.sqrt();
+    Reciprocal: |x| 1.0 / x;
+    Neg: |x| -x;
+    Abs: |x| x.abs();
+    Floor: |x| x.floor();
+    Ceil: |x| x.ceil();
+    Round: |x| convert::round_ties_even(x);
+    Relu: |x| num::relu(x);
+    LeakyRelu(alpha): |x| if x < 0.0 { alpha * x } else { x };
+    HardSigmoid(alpha, beta): |x| hard_sigmoid(x, alpha, beta);
+    HardSwish: |x| x * hard_sigmoid(x, 1.0 / 6.0, 0.5);
+}
+
+#[inline(always)]
+fn hard_sigmoid(x: f32, alpha: f32, beta: f32) -> f32 {
+    num::max(0.0, num::min(1.0, alpha * x + beta))
+}
+
+fn map<M: Map>(set: KernelSet, x: &mut [f32], f: M) {
+    #[inline(always)]
+    fn body<M: Map>(x: &mut [f32], f: M) {
+        for x in x {
+            *x = f.call(*x);
+        }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    fn avx2<M: Map>(x: &mut [f32], f: M) {
+        body(x, f);
+    }
+    #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+    fn avx512<M: Map>(x: &mut [f32], f: M) {
+        body(x, f);
+    }
+    match set {
+        #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+        // SAFETY: sets other than Scalar come from `Exec`, which checked the machine.
+        KernelSet::Avx512 => unsafe { avx512(x, f) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        KernelSet::Avx2 => unsafe { avx2(x, f) },
+        _ => body(x, f),
+    }
+}

@@ -1,5 +1,6 @@
 //! What property tests share: seeded cases that can be replayed, threads, comparison by bits.
 #![allow(dead_code)] // each test file uses its part
+#![allow(unreachable_pub)] // a module of several test programs
 
 use isobit_kernels::{KernelSet, Parallel};
 use isobit_numerics::rng::Rng;

@@ -1,0 +1,146 @@
+//! Pooling over 2-D windows (a 1-D one has height 1).
+
+use isobit_numerics as num;
+
+use crate::Exec;
+
+/// Extents of a pooling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pool2d {
+    /// Input height and width.
+    pub input: [usize; 2],
+    /// Window height and width.
+    pub kernel: [usize; 2],
+    /// Output height and width.
+    pub output: [usize; 2],
+    /// Steps between windows.
+    pub strides: [usize; 2],
+    /// Steps between taps.
+    pub dilations: [usize; 2],
+    /// Rows and columns of padding before the image.
+    pub pads: [usize; 2],
+    /// Rows and columns of padding after the image (they bound what counts as padding in averages).
+    pub pads_after: [usize; 2],
+}
+
+impl Pool2d {
+    /// Input coordinate of a tap along dimension `d`, if it is inside the image.
+    #[inline(always)]
+    fn inside(&self, d: usize, o: usize, k: usize) -> Option<usize> {
+        let i = (o * self.strides[d] + k * self.dilations[d]).wrapping_sub(self.pads[d]);
+        (i < self.input[d]).then_some(i)
+    }
+
+    fn planes(&self, x: usize, y: usize) -> (usize, usize) {
+        let (plane, pixels) = (self.input[0] * self.input[1], self.output[0] * self.output[1]);
+        assert!(pixels > 0 && y % pixels == 0 && x == y / pixels * plane);
+        (plane, pixels)
+    }
+}
+
+/// Largest element of each window, padding left out: `y[plane, oh, ow]` from `x[plane, h, w]`. A window without
+/// any element gives -infinity.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn max_pool(exec: Exec<'_>, p: &Pool2d, x: &[f32], y: &mut [f32]) {
+    if y.is_empty() {
+        return;
+    }
+    let (plane, pixels) = p.planes(x.len(), y.len());
+    crate::rows(exec, y, pixels, 1 << 12, |first, part| {
+        for (i, y) in part.chunks_exact_mut(pixels).enumerate() {
+            max_plane(exec.set(), p, &x[(first + i) * plane..][..plane], y);
+        }
+    });
+}
+
+crate::dispatch::multiversion! {
+    fn max_plane(p: &Pool2d, x: &[f32], y: &mut [f32]) {
+        let w = p.input[1];
+        for (oh, y) in y.chunks_exact_mut(p.output[1]).enumerate() {
+            y.fill(f32::NEG_INFINITY);
+            for r in 0..p.kernel[0] {
+                let Some(ih) = p.inside(0, oh, r) else { continue };
+                let line = &x[ih * w..(ih + 1) * w];
+                for s in 0..p.kernel[1] {
+                    let first = s * p.dilations[1];
+                    let before = p.pads[1].saturating_sub(first).div_ceil(p.strides[1]).min(y.len());
+                    let end = (w + p.pads[1]).saturating_sub(first).div_ceil(p.strides[1]);
+                    let end = end.clamp(before, y.len());
+                    if before == end {
+                        continue;
+                    }
+                    let from = first + before * p.strides[1] - p.pads[1];
+                    let taps = line[from..].iter().step_by(p.strides[1]);
+                    for (y, &x) in y[before..end].iter_mut().zip(taps) {
+                        *y = num::max(*y, x);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// For each window the position of its largest element in the plane, the first of equal ones.
+pub fn max_pool_indices(p: &Pool2d, x: &[f32], y: &mut [i64]) {
+    if y.is_empty() {
+        return;
+    }
+    let (plane, pixels) = p.planes(x.len(), y.len());
+    for (i, y) in y.chunks_exact_mut(pixels).enumerate() {
+        let x = &x[i * plane..][..plane];
+        for (o, y) in y.iter_mut().enumerate() {
+            let (oh, ow) = (o / p.output[1], o % p.output[1]);
+            let mut best: Option<(f32, usize)> = None;
+            for (r, s) in (0..p.kernel[0]).flat_map(|r| (0..p.kernel[1]).map(move |s| (r, s))) {
+                if let (Some(ih), Some(iw)) = (p.inside(0, oh, r), p.inside(1, ow, s)) {
+                    let at = ih * p.input[1] + iw;
+                    let larger = best.is_none_or(|(b, _)| x[at] > b || (x[at].is_nan() && !b.is_nan()));
+                    if larger {
+                        best = Some((x[at], at));
+                    }
+                }
+            }
+            *y = best.map_or(0, |(_, at)| at as i64);
+        }
+    }
+}
+
+/// Mean of each window: the 32-lane sum over the taps inside the image in row-major order, divided by their number
+/// (or, with `count_padding`, by the number of taps inside the image or its padding).
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn average_pool(exec: Exec<'_>, p: &Pool2d, count_padding: bool, x: &[f32], y: &mut [f32]) {
+    if y.is_empty() {
+        return;
+    }
+    let (plane, pixels) = p.planes(x.len(), y.len());
+    crate::rows(exec, y, pixels, 1 << 12, |first, part| {
+        for (i, y) in part.chunks_exact_mut(pixels).enumerate() {
+            let x = &x[(first + i) * plane..][..plane];
+            for (o, y) in y.iter_mut().enumerate() {
+                *y = average(p, count_padding, x, o / p.output[1], o % p.output[1]);
+            }
+        }
+    });
+}
+
+fn average(p: &Pool2d, count_padding: bool, x: &[f32], oh: usize, ow: usize) -> f32 {
+    let taps = (0..p.kernel[0]).flat_map(|r| (0..p.kernel[1]).map(move |s| (r, s)));
+    let inside = taps.filter_map(|(r, s)| Some(p.inside(0, oh, r)? * p.input[1] + p.inside(1, ow, s)?));
+    let mut n = 0;
+    let sum = num::sum(inside.map(|at| {
+        n += 1;
+        x[at]
+    }));
+    let count = if count_padding { padded(p, 0, oh) * padded(p, 1, ow) } else { n };
+    sum / count as f32
+}
+
+/// Taps along a dimension that lie in the image or its padding.
+fn padded(p: &Pool2d, d: usize, o: usize) -> usize {
+    let end = p.input[d] + p.pads[d] + p.pads_after[d];
+    (0..p.kernel[d]).filter(|k| o * p.strides[d] + k * p.dilations[d] < end).count()
+}
