@@ -12,8 +12,6 @@ pub(crate) trait Number: Element + Copy + PartialOrd {
     const ONE: Self;
     /// Sum.
     fn plus(self, other: Self) -> Self;
-    /// Difference.
-    fn minus(self, other: Self) -> Self;
     /// Product.
     fn times(self, other: Self) -> Self;
     /// The larger; NaN if either is.
@@ -32,7 +30,6 @@ macro_rules! ints {
             const ZERO: Self = 0;
             const ONE: Self = 1;
             fn plus(self, other: Self) -> Self { self.wrapping_add(other) }
-            fn minus(self, other: Self) -> Self { self.wrapping_sub(other) }
             fn times(self, other: Self) -> Self { self.wrapping_mul(other) }
             fn larger(self, other: Self) -> Self { Ord::max(self, other) }
             fn smaller(self, other: Self) -> Self { Ord::min(self, other) }
@@ -48,7 +45,6 @@ macro_rules! floats {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             fn plus(self, other: Self) -> Self { self + other }
-            fn minus(self, other: Self) -> Self { self - other }
             fn times(self, other: Self) -> Self { self * other }
             fn larger(self, other: Self) -> Self { $max(self, other) }
             fn smaller(self, other: Self) -> Self { $min(self, other) }
@@ -64,7 +60,6 @@ macro_rules! halves {
             const ZERO: Self = <$t>::ZERO;
             const ONE: Self = <$t>::ONE;
             fn plus(self, other: Self) -> Self { <$t>::from_f32(self.to_f32() + other.to_f32()) }
-            fn minus(self, other: Self) -> Self { <$t>::from_f32(self.to_f32() - other.to_f32()) }
             fn times(self, other: Self) -> Self { <$t>::from_f32(self.to_f32() * other.to_f32()) }
             fn larger(self, other: Self) -> Self { <$t>::from_f32(max(self.to_f32(), other.to_f32())) }
             fn smaller(self, other: Self) -> Self { <$t>::from_f32(min(self.to_f32(), other.to_f32())) }

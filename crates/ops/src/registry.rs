@@ -39,6 +39,10 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::pad::FAMILY,
     crate::gather::FAMILY,
     crate::scatter::FAMILY,
+    crate::logic::FAMILY,
+    crate::cast::FAMILY,
+    crate::create::FAMILY,
+    crate::select::FAMILY,
 ];
 
 /// Every operator, family by family.
