@@ -95,7 +95,7 @@ pub fn binary_in_place(
 }
 
 fn check(operand: Operand<'_>, inner: usize, len: usize) {
-    let outer = if inner == 0 { 0 } else { len / inner };
+    let outer = len.checked_div(inner).unwrap_or(0);
     match operand {
         Operand::Full(x) => assert_eq!(x.len(), len),
         Operand::Row(x) => assert!(x.len() == inner || len == 0),

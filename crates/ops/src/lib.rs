@@ -7,28 +7,38 @@
 
 #![forbid(unsafe_code)]
 
+mod arith;
 mod axes;
 mod broadcast;
 mod build;
 mod cast;
 mod concat;
+mod conv;
 mod create;
 mod error;
 mod fact;
 mod fold;
 mod gather;
 mod logic;
+mod matmul;
 mod memory;
+mod norm;
 mod number;
 mod op;
 mod pad;
+mod pool;
+mod recurrent;
+mod reduce;
 mod registry;
 mod scatter;
 mod select;
 mod shape;
 mod slice;
+mod softmax;
 mod transpose;
 mod typed;
+mod unary;
+mod window;
 
 pub use build::BuildCtx;
 pub use error::{Code, OpError};

@@ -12,6 +12,8 @@ pub(crate) trait Number: Element + Copy + PartialOrd {
     const ONE: Self;
     /// Sum.
     fn plus(self, other: Self) -> Self;
+    /// Difference.
+    fn minus(self, other: Self) -> Self;
     /// Product.
     fn times(self, other: Self) -> Self;
     /// The larger; NaN if either is.
@@ -24,12 +26,18 @@ pub(crate) trait Number: Element + Copy + PartialOrd {
     fn wide(self) -> f64;
 }
 
+/// |x|; the most negative integer wraps to itself.
+pub(crate) fn magnitude<T: Number>(x: T) -> T {
+    if x < T::ZERO { T::ZERO.minus(x) } else { x }
+}
+
 macro_rules! ints {
     ($($t:ty),*) => {$(
         impl Number for $t {
             const ZERO: Self = 0;
             const ONE: Self = 1;
             fn plus(self, other: Self) -> Self { self.wrapping_add(other) }
+            fn minus(self, other: Self) -> Self { self.wrapping_sub(other) }
             fn times(self, other: Self) -> Self { self.wrapping_mul(other) }
             fn larger(self, other: Self) -> Self { Ord::max(self, other) }
             fn smaller(self, other: Self) -> Self { Ord::min(self, other) }
@@ -45,6 +53,7 @@ macro_rules! floats {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             fn plus(self, other: Self) -> Self { self + other }
+            fn minus(self, other: Self) -> Self { self - other }
             fn times(self, other: Self) -> Self { self * other }
             fn larger(self, other: Self) -> Self { $max(self, other) }
             fn smaller(self, other: Self) -> Self { $min(self, other) }
@@ -60,6 +69,7 @@ macro_rules! halves {
             const ZERO: Self = <$t>::ZERO;
             const ONE: Self = <$t>::ONE;
             fn plus(self, other: Self) -> Self { <$t>::from_f32(self.to_f32() + other.to_f32()) }
+            fn minus(self, other: Self) -> Self { <$t>::from_f32(self.to_f32() - other.to_f32()) }
             fn times(self, other: Self) -> Self { <$t>::from_f32(self.to_f32() * other.to_f32()) }
             fn larger(self, other: Self) -> Self { <$t>::from_f32(max(self.to_f32(), other.to_f32())) }
             fn smaller(self, other: Self) -> Self { <$t>::from_f32(min(self.to_f32(), other.to_f32())) }

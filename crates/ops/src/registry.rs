@@ -43,6 +43,15 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::cast::FAMILY,
     crate::create::FAMILY,
     crate::select::FAMILY,
+    crate::arith::FAMILY,
+    crate::unary::FAMILY,
+    crate::matmul::FAMILY,
+    crate::conv::FAMILY,
+    crate::pool::FAMILY,
+    crate::norm::FAMILY,
+    crate::softmax::FAMILY,
+    crate::reduce::FAMILY,
+    crate::recurrent::FAMILY,
 ];
 
 /// Every operator, family by family.

@@ -3,6 +3,7 @@ use isobit_numerics::fma;
 use super::{Epilogue, View};
 
 /// The definition: one chain an element, then the epilogue.
+#[allow(clippy::too_many_arguments)] // the BLAS argument list
 pub(super) fn gemm(
     m: usize,
     n: usize,

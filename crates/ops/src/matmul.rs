@@ -1,0 +1,386 @@
+//! MatMul and Gemm: one chain an output element, k ascending.
+
+use isobit_kernels::elementwise::Binary;
+use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
+use isobit_numerics::chain64;
+use isobit_tensor::{DType, Tensor};
+
+use crate::arith::{arith, narrow, widen};
+use crate::axes::fact;
+use crate::broadcast::{broadcast, broadcast_dims, broadcast_strides};
+use crate::typed::typed;
+use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
+
+pub(crate) static FAMILY: &[OpDef] =
+    &[OpDef::onnx("MatMul", 13, matmul), OpDef::onnx("Gemm", 13, build_gemm)];
+
+/// Products of matrices over broadcast leading dimensions; a vector is a row (left) or a column (right).
+struct MatMul {
+    /// The right side, packed, where it is one constant matrix.
+    packed: Option<PackedB>,
+}
+
+fn matmul(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
+    let packed = ctx.constant(1).filter(|b| b.dtype() == DType::F32 && b.rank() == 2).map(|b| {
+        let (k, n) = (b.shape()[0], b.shape()[1]);
+        Ok::<_, OpError>(PackedB::new(ctx.set, k, n, View::row_major(b.as_slice()?, n)))
+    });
+    Ok(Box::new(MatMul { packed: packed.transpose()? }))
+}
+
+/// The extents of a product.
+struct Product<D> {
+    batch: Vec<D>,
+    m: D,
+    k: D,
+    n: D,
+    /// Whether the operand was a vector.
+    vector: (bool, bool),
+}
+
+/// Both operands as matrices, and which of them were vectors.
+type Operands<D> = (Vec<D>, Vec<D>, (bool, bool));
+
+fn split_operands<D: Copy + From<u8>>(a: &[D], b: &[D]) -> Result<Operands<D>, OpError> {
+    if a.is_empty() || b.is_empty() {
+        return Err(OpError::shape("a scalar operand; MatMul takes tensors of rank 1 or more"));
+    }
+    let vector = (a.len() == 1, b.len() == 1);
+    let one = D::from(1);
+    let a = if vector.0 { vec![one, a[0]] } else { a.to_vec() };
+    let b = if vector.1 { vec![b[0], one] } else { b.to_vec() };
+    Ok((a, b, vector))
+}
+
+impl<D: Copy> Product<D> {
+    fn shape(&self) -> Vec<D> {
+        let mut shape = self.batch.clone();
+        if !self.vector.0 {
+            shape.push(self.m);
+        }
+        if !self.vector.1 {
+            shape.push(self.n);
+        }
+        shape
+    }
+}
+
+fn mismatch(a: &dyn std::fmt::Debug, b: &dyn std::fmt::Debug) -> OpError {
+    OpError::shape(format!("shapes {a:?} and {b:?} do not multiply; the inner extents must be equal"))
+}
+
+/// An extent that may be unknown, so that 1 can be made of either kind.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct Extent(Option<usize>);
+
+impl From<u8> for Extent {
+    fn from(n: u8) -> Self {
+        Extent(Some(n.into()))
+    }
+}
+
+impl Op for MatMul {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        let (a, b) = (fact(inputs, 0), fact(inputs, 1));
+        let dtype = a.dtype.or(b.dtype);
+        if let Some(t) = dtype.filter(|t| !supported(*t)) {
+            return Err(OpError::unsupported_type(t));
+        }
+        let (Some(ashape), Some(bshape)) = (&a.shape, &b.shape) else { return Ok(vec![Fact::typed(dtype)]) };
+        let extents = |s: &[Option<usize>]| s.iter().map(|&d| Extent(d)).collect::<Vec<_>>();
+        let (a, b, vector) = split_operands(&extents(ashape), &extents(bshape))?;
+        let ((ab, am), (bb, bm)) = (a.split_at(a.len() - 2), b.split_at(b.len() - 2));
+        if let (Some(p), Some(q)) = (am[1].0, bm[0].0) {
+            if p != q {
+                return Err(mismatch(ashape, bshape));
+            }
+        }
+        let plain = |s: &[Extent]| s.iter().map(|e| e.0).collect::<Vec<_>>();
+        let batch = broadcast_dims(&[&plain(ab), &plain(bb)])?;
+        let product = Product { batch, m: am[0].0, k: am[1].0, n: bm[1].0, vector };
+        Ok(vec![Fact::new(dtype, Some(product.shape()))])
+    }
+
+    fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
+        let k = fact(inputs, 0).shape.as_ref().and_then(|s| s.last().copied().flatten()).unwrap_or(0);
+        outputs.iter().map(|f| (f.numel().unwrap_or(0) as u64).saturating_mul(k as u64)).sum()
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let (a, b) = (inputs.get(0)?, inputs.get(1)?);
+        if a.dtype() != b.dtype() {
+            return Err(OpError::input(format!("operands of types {} and {}", a.dtype(), b.dtype())));
+        }
+        let (ashape, bshape, vector) = split_operands(&extents(a), &extents(b))?;
+        let ((ab, am), (bb, bm)) = (ashape.split_at(ashape.len() - 2), bshape.split_at(bshape.len() - 2));
+        let (ab, am, bb, bm) = (sizes(ab), sizes(am), sizes(bb), sizes(bm));
+        if am[1] != bm[0] {
+            return Err(mismatch(&a.shape(), &b.shape()));
+        }
+        let batch = broadcast(&[&ab, &bb])?.to_vec();
+        let p = Product { batch, m: am[0], k: am[1], n: bm[1], vector };
+        let shape = p.shape();
+        let out = match a.dtype() {
+            DType::F32 | DType::F16 | DType::BF16 => {
+                let (x, y);
+                let (a32, b32): (&[f32], &[f32]) = if a.dtype() == DType::F32 {
+                    (a.as_slice()?, b.as_slice()?)
+                } else {
+                    (x, y) = (widen(a)?, widen(b)?);
+                    (&x, &y)
+                };
+                let out = self.run_f32(ctx, &p, (a32, &ab), (b32, &bb), &shape)?;
+                narrow(a.dtype(), &shape, out)?
+            }
+            DType::F64 => {
+                let (x, y): (&[f64], &[f64]) = (a.as_slice()?, b.as_slice()?);
+                let out = each(ctx, &p, (&ab, &bb), &shape, |at, bt, i, j| {
+                    chain64(0.0, (0..p.k).map(|q| (x[at + i * p.k + q], y[bt + q * p.n + j])))
+                })?;
+                Tensor::new(&shape, out)?
+            }
+            _ => integers(ctx, &p, a, b, (&ab, &bb), &shape)?,
+        };
+        Ok(vec![out])
+    }
+}
+
+fn supported(t: DType) -> bool {
+    matches!(
+        t,
+        DType::F32
+            | DType::F16
+            | DType::BF16
+            | DType::F64
+            | DType::I32
+            | DType::I64
+            | DType::U32
+            | DType::U64
+    )
+}
+
+fn extents(t: &Tensor) -> Vec<Extent> {
+    t.shape().iter().map(|&d| Extent(Some(d))).collect()
+}
+
+fn sizes(e: &[Extent]) -> Vec<usize> {
+    e.iter().map(|e| e.0.unwrap_or(0)).collect()
+}
+
+fn integers(
+    ctx: &RunCtx<'_>,
+    p: &Product<usize>,
+    a: &Tensor,
+    b: &Tensor,
+    batches: (&[usize], &[usize]),
+    shape: &[usize],
+) -> Result<Tensor, OpError> {
+    if !supported(a.dtype()) {
+        return Err(OpError::unsupported_type(a.dtype()));
+    }
+    typed!(ints a.dtype(), T => {
+        let (x, y) = (a.as_slice::<T>()?, b.as_slice::<T>()?);
+        let out = each(ctx, p, batches, shape, |at, bt, i, j| {
+            (0..p.k).fold(0, |acc: T, q| acc.wrapping_add(x[at + i * p.k + q].wrapping_mul(y[bt + q * p.n + j])))
+        })?;
+        Ok(Tensor::new(shape, out)?)
+    })
+}
+
+/// Offsets of the matrices of each operand, batch by batch.
+fn batches(p: &Product<usize>, (ab, bb): (&[usize], &[usize])) -> Vec<(usize, usize)> {
+    let (sa, sb) = (broadcast_strides(ab, &p.batch), broadcast_strides(bb, &p.batch));
+    let count: usize = p.batch.iter().product();
+    (0..count)
+        .map(|mut flat| {
+            let (mut at, mut bt) = (0, 0);
+            for d in (0..p.batch.len()).rev() {
+                let i = flat % p.batch[d];
+                flat /= p.batch[d];
+                at += i * sa[d] as usize;
+                bt += i * sb[d] as usize;
+            }
+            (at * p.m * p.k, bt * p.k * p.n)
+        })
+        .collect()
+}
+
+/// Element by element: the types without a kernel.
+fn each<T: isobit_tensor::Element>(
+    ctx: &RunCtx<'_>,
+    p: &Product<usize>,
+    operands: (&[usize], &[usize]),
+    shape: &[usize],
+    f: impl Fn(usize, usize, usize, usize) -> T,
+) -> Result<Vec<T>, OpError> {
+    let mut out = ctx.memory.alloc::<T>(shape)?;
+    if out.is_empty() {
+        return Ok(out);
+    }
+    for (c, (at, bt)) in out.chunks_exact_mut(p.m * p.n).zip(batches(p, operands)) {
+        for (i, row) in c.chunks_exact_mut(p.n).enumerate() {
+            for (j, c) in row.iter_mut().enumerate() {
+                *c = f(at, bt, i, j);
+            }
+        }
+    }
+    Ok(out)
+}
+
+impl MatMul {
+    fn run_f32(
+        &self,
+        ctx: &RunCtx<'_>,
+        p: &Product<usize>,
+        (a, ab): (&[f32], &[usize]),
+        (b, bb): (&[f32], &[usize]),
+        shape: &[usize],
+    ) -> Result<Vec<f32>, OpError> {
+        let mut out = ctx.memory.alloc::<f32>(shape)?;
+        if out.is_empty() {
+            return Ok(out);
+        }
+        let none = Epilogue::default();
+        // One right side for all: the batches of the left side are more rows of one product.
+        if bb.iter().all(|&d| d == 1) {
+            let rows = out.len() / p.n;
+            let view = View::row_major(a, p.k);
+            match &self.packed {
+                Some(packed) => gemm_packed(ctx.exec, rows, view, packed, &mut out, p.n, &none),
+                None => gemm(ctx.exec, rows, p.n, p.k, view, View::row_major(b, p.n), &mut out, p.n, &none),
+            }
+            return Ok(out);
+        }
+        for (c, (at, bt)) in out.chunks_exact_mut(p.m * p.n).zip(batches(p, (ab, bb))) {
+            let a = View::row_major(&a[at..at + p.m * p.k], p.k);
+            let b = View::row_major(&b[bt..bt + p.k * p.n], p.n);
+            gemm(ctx.exec, p.m, p.n, p.k, a, b, c, p.n, &none);
+        }
+        Ok(out)
+    }
+}
+
+/// alpha A B + beta C: the chain of A B; times alpha unless alpha is 1; plus (beta C, the product rounded, unless beta
+/// is 1); every step rounded.
+struct Gemm {
+    alpha: f32,
+    beta: f32,
+    trans_a: bool,
+    trans_b: bool,
+    packed: Option<PackedB>,
+}
+
+fn build_gemm(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
+    let trans_b = ctx.flag("transB", false)?;
+    let packed = ctx.constant(1).filter(|b| b.dtype() == DType::F32 && b.rank() == 2).map(|b| {
+        let (r, c) = (b.shape()[0], b.shape()[1]);
+        let data = b.as_slice::<f32>()?;
+        Ok::<_, OpError>(if trans_b {
+            PackedB::new(ctx.set, c, r, View::transposed(data, c))
+        } else {
+            PackedB::new(ctx.set, r, c, View::row_major(data, c))
+        })
+    });
+    Ok(Box::new(Gemm {
+        alpha: ctx.float("alpha", 1.0)?,
+        beta: ctx.float("beta", 1.0)?,
+        trans_a: ctx.flag("transA", false)?,
+        trans_b,
+        packed: packed.transpose()?,
+    }))
+}
+
+impl Gemm {
+    /// (m, k, n) from the operands' shapes.
+    fn extents<D: Copy>(&self, a: &[D], b: &[D]) -> Result<(D, D, D, D), OpError> {
+        let (&[a0, a1], &[b0, b1]) = (a, b) else {
+            return Err(OpError::shape(format!(
+                "operands of rank {} and {}; Gemm takes matrices",
+                a.len(),
+                b.len()
+            )));
+        };
+        let (m, k) = if self.trans_a { (a1, a0) } else { (a0, a1) };
+        let (kb, n) = if self.trans_b { (b1, b0) } else { (b0, b1) };
+        Ok((m, k, kb, n))
+    }
+}
+
+impl Op for Gemm {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        let (a, b) = (fact(inputs, 0), fact(inputs, 1));
+        let dtype = a.dtype.or(b.dtype);
+        if let Some(t) = dtype.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16)) {
+            return Err(OpError::unsupported_type(t));
+        }
+        let (Some(ashape), Some(bshape)) = (&a.shape, &b.shape) else { return Ok(vec![Fact::typed(dtype)]) };
+        let (m, k, kb, n) = self.extents(ashape, bshape)?;
+        if let (Some(p), Some(q)) = (k, kb) {
+            if p != q {
+                return Err(mismatch(ashape, bshape));
+            }
+        }
+        Ok(vec![Fact::new(dtype, Some(vec![m, n]))])
+    }
+
+    fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
+        let shape = fact(inputs, 0).known_shape();
+        let k = shape.and_then(|s| s.get(usize::from(!self.trans_a)).copied()).unwrap_or(0);
+        outputs.iter().map(|f| (f.numel().unwrap_or(0) as u64).saturating_mul(k as u64 + 1)).sum()
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let c = inputs.take_opt(2);
+        let (a, b) = (inputs.get(0)?, inputs.get(1)?);
+        let (m, k, kb, n) = self.extents(a.shape(), b.shape())?;
+        if k != kb {
+            return Err(mismatch(&a.shape(), &b.shape()));
+        }
+        let dtype = a.dtype();
+        let (x, y);
+        let (av, bv): (&[f32], &[f32]) = if dtype == DType::F32 {
+            (a.as_slice()?, b.as_slice()?)
+        } else {
+            (x, y) = (widen(a)?, widen(b)?);
+            (&x, &y)
+        };
+        let av = if self.trans_a { View::transposed(av, m) } else { View::row_major(av, k) };
+        // The usual bias, one row: added in the product's own pass.
+        let row = match &c {
+            Some(c) if dtype == DType::F32 && self.alpha == 1.0 && self.beta == 1.0 => {
+                let fits = c.len() == n && c.shape().last() == Some(&n) && c.rank() <= 2;
+                fits.then(|| c.as_slice::<f32>()).transpose()?
+            }
+            _ => None,
+        };
+        let epilogue = Epilogue { bias: row.map_or(Bias::None, Bias::Columns), ..Epilogue::default() };
+        let mut out = ctx.memory.alloc::<f32>(&[m, n])?;
+        match &self.packed {
+            Some(packed) => gemm_packed(ctx.exec, m, av, packed, &mut out, n, &epilogue),
+            None => {
+                let bv = if self.trans_b { View::transposed(bv, k) } else { View::row_major(bv, n) };
+                gemm(ctx.exec, m, n, k, av, bv, &mut out, n, &epilogue);
+            }
+        }
+        if self.alpha != 1.0 {
+            out.iter_mut().for_each(|x| *x *= self.alpha);
+        }
+        let done = row.is_some();
+        let mut out = Tensor::new(&[m, n], out)?;
+        if let (Some(c), false) = (c, done) {
+            let mut scaled = widen(&c)?;
+            if self.beta != 1.0 {
+                scaled.iter_mut().for_each(|x| *x *= self.beta);
+            }
+            let c = Tensor::new(c.shape(), scaled)?;
+            if broadcast(&[c.shape(), &[m, n]])?[..] != [m, n] {
+                return Err(OpError::shape(format!(
+                    "C of shape {:?} does not broadcast to [{m}, {n}]",
+                    c.shape()
+                )));
+            }
+            out = arith(ctx, Binary::Add, out, c)?;
+        }
+        Ok(vec![narrow(dtype, &[m, n], out.into_vec()?)?])
+    }
+}
