@@ -46,7 +46,7 @@ impl Op for Gather {
 }
 
 /// The slices `picked` of `data` along axis `a`.
-fn rows<T: Element>(
+pub(crate) fn rows<T: Element>(
     ctx: &RunCtx<'_>,
     data: &Tensor,
     a: usize,

@@ -67,8 +67,9 @@ impl Binary {
     }
 }
 
-fn within(shift: impl Into<u64>, width: u32) -> bool {
-    shift.into() < width.into()
+/// Shifting by the width or more, or by a negative number, moves every bit out.
+fn distance(shift: impl Into<i128>) -> u32 {
+    u32::try_from(shift.into()).unwrap_or(64).min(64)
 }
 
 fn map2<T: Element, O: Element>(
@@ -108,12 +109,11 @@ impl Op for Binary {
             BitAnd => typed!(ints t, T => map2::<T, T>(ctx, a, b, |a, b| a & b)),
             BitOr => typed!(ints t, T => map2::<T, T>(ctx, a, b, |a, b| a | b)),
             BitXor => typed!(ints t, T => map2::<T, T>(ctx, a, b, |a, b| a ^ b)),
-            // Shifting by the width or more leaves nothing.
-            ShiftLeft => typed!(unsigned t, T => map2::<T, T>(ctx, a, b, |a, &b| {
-                if within(b, T::BITS) { a << b } else { 0 }
+            ShiftLeft => typed!(ints t, T => map2::<T, T>(ctx, a, b, |&a, &b| {
+                (i128::from(a) << distance(b)) as T
             })),
-            ShiftRight => typed!(unsigned t, T => map2::<T, T>(ctx, a, b, |a, &b| {
-                if within(b, T::BITS) { a >> b } else { 0 }
+            ShiftRight => typed!(ints t, T => map2::<T, T>(ctx, a, b, |&a, &b| {
+                (i128::from(a) >> distance(b)) as T
             })),
         };
         Ok(vec![out?])

@@ -52,6 +52,8 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::softmax::FAMILY,
     crate::reduce::FAMILY,
     crate::recurrent::FAMILY,
+    crate::resize::FAMILY,
+    crate::random::FAMILY,
 ];
 
 /// Every operator, family by family.

@@ -1,6 +1,6 @@
-//! Elements by their value: TopK, ArgMax, ArgMin, NonZero; and CumSum.
+//! Elements by their value: TopK, ArgMax, ArgMin, NonZero, Unique; CumSum and CumProd.
 //!
-//! A NaN counts as larger than every number in TopK; in ArgMax and ArgMin the first NaN is
+//! A NaN counts as larger than every number in TopK and Unique; in ArgMax and ArgMin the first NaN is
 //! found (the last with `select_last_index`). -0 equals +0. Ties go to the lower index.
 
 use std::cmp::Ordering;
@@ -9,6 +9,7 @@ use isobit_tensor::{DType, Element, Tensor};
 
 use crate::axes::{axis, fact, int, known_ints};
 use crate::fold::fold;
+use crate::gather::rows;
 use crate::number::Number;
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -19,8 +20,20 @@ pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("ArgMin", 13, |ctx| arg(ctx, false)),
     OpDef::onnx("NonZero", 13, |ctx| ctx.one(NonZero)),
     OpDef::onnx("CumSum", 14, |ctx| {
-        ctx.one(CumSum { exclusive: ctx.flag("exclusive", false)?, reverse: ctx.flag("reverse", false)? })
+        ctx.one(Cumulative {
+            product: false,
+            exclusive: ctx.flag("exclusive", false)?,
+            reverse: ctx.flag("reverse", false)?,
+        })
     }),
+    OpDef::onnx("CumProd", 26, |ctx| {
+        ctx.one(Cumulative {
+            product: true,
+            exclusive: ctx.flag("exclusive", false)?,
+            reverse: ctx.flag("reverse", false)?,
+        })
+    }),
+    OpDef::onnx("Unique", 11, unique),
 ];
 
 /// The order of two numbers, a NaN being larger than all others and equal to itself.
@@ -207,13 +220,14 @@ impl Op for NonZero {
     }
 }
 
-/// Sums add one element after the other along the axis, from its front (its back with `reverse`).
-struct CumSum {
+/// Sums and products take one element after the other along the axis, from its front (its back with `reverse`).
+struct Cumulative {
+    product: bool,
     exclusive: bool,
     reverse: bool,
 }
 
-impl Op for CumSum {
+impl Op for Cumulative {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         fold(self, inputs, || {
             let data = fact(inputs, 0);
@@ -228,16 +242,135 @@ impl Op for CumSum {
             let src = data.as_slice::<T>()?;
             let mut out = ctx.memory.alloc::<T>(data.shape())?;
             for (o, i) in (0..outer).flat_map(|o| (0..inner).map(move |i| (o, i))) {
-                let mut sum = T::ZERO;
+                let mut sum = if self.product { T::ONE } else { T::ZERO };
                 for j in 0..n {
                     let j = if self.reverse { n - 1 - j } else { j };
                     let at = (o * n + j) * inner + i;
-                    let next = sum.plus(src[at]);
+                    let next = if self.product { sum.times(src[at]) } else { sum.plus(src[at]) };
                     out[at] = if self.exclusive { sum } else { next };
                     sum = next;
                 }
             }
             Ok(vec![Tensor::new(data.shape(), out)?])
         })
+    }
+}
+
+struct Unique {
+    axis: Option<i64>,
+    sorted: bool,
+    outputs: usize,
+}
+
+fn unique(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
+    let outputs = ctx.outputs();
+    if !(1..=4).contains(&outputs) {
+        return Err(OpError::input(format!("the node declares {outputs} results; Unique has 1 to 4")));
+    }
+    Ok(Box::new(Unique { axis: ctx.opt_int("axis")?, sorted: ctx.flag("sorted", true)?, outputs }))
+}
+
+impl Op for Unique {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        fold(self, inputs, || {
+            let data = fact(inputs, 0);
+            let shape = match (self.axis, &data.shape) {
+                (None, _) => Some(vec![None]),
+                (Some(a), Some(dims)) => {
+                    let mut shape = dims.clone();
+                    shape[axis(a, dims.len())?] = None;
+                    Some(shape)
+                }
+                _ => None,
+            };
+            let mut facts = vec![Fact::new(data.dtype, shape)];
+            facts.resize(self.outputs, Fact::new(Some(DType::I64), Some(vec![None])));
+            Ok(facts)
+        })
+    }
+
+    fn cost(&self, inputs: &[Option<Fact>], _: &[Fact]) -> u64 {
+        let data = fact(inputs, 0).numel().unwrap_or(0) as u64;
+        data.saturating_mul(8)
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let mut data = inputs.take(0)?;
+        let a = match self.axis {
+            Some(a) => axis(a, data.rank())?,
+            None => {
+                let n = data.len();
+                data = data.reshape(&[n])?;
+                0
+            }
+        };
+        let groups = match data.dtype() {
+            DType::Bool => Groups::of::<bool>(&data, a, Ord::cmp)?,
+            DType::String => Groups::of::<String>(&data, a, Ord::cmp)?,
+            dtype => typed!(numbers dtype, T => Groups::of::<T>(&data, a, |x, y| order(*x, *y)))?,
+        };
+        let Groups { first, inverse, count } = groups.sorted(self.sorted);
+        let mut shape = data.shape().to_vec();
+        shape[a] = first.len();
+        let values = typed!(data.dtype(), T => rows::<T>(ctx, &data, a, &first, &shape))?;
+        let numbers = |v: Vec<usize>| Tensor::vector(v.into_iter().map(|v| v as i64).collect());
+        let mut out = vec![values, numbers(first), numbers(inverse), numbers(count)];
+        out.truncate(self.outputs);
+        Ok(out)
+    }
+}
+
+/// Slices along an axis, equal ones together.
+struct Groups {
+    /// For each group, its first slice.
+    first: Vec<usize>,
+    /// For each slice, its group.
+    inverse: Vec<usize>,
+    /// For each group, how many slices it has.
+    count: Vec<usize>,
+}
+
+impl Groups {
+    /// Groups in ascending order.
+    fn of<T: Element>(data: &Tensor, a: usize, cmp: impl Fn(&T, &T) -> Ordering) -> Result<Self, OpError> {
+        let (outer, n, inner) = around(data.shape(), a);
+        let src = data.as_slice::<T>()?;
+        let slice =
+            |j: usize| (0..outer).flat_map(move |o| src[(o * n + j) * inner..(o * n + j + 1) * inner].iter());
+        let by = |x: usize, y: usize| {
+            let unequal = slice(x).zip(slice(y)).map(|(x, y)| cmp(x, y)).find(|o| o.is_ne());
+            unequal.unwrap_or(Ordering::Equal)
+        };
+        let mut ranked: Vec<usize> = (0..n).collect();
+        ranked.sort_by(|&x, &y| by(x, y));
+        let mut groups = Self { first: Vec::new(), inverse: vec![0; n], count: Vec::new() };
+        for j in ranked {
+            if groups.first.last().is_none_or(|&f| by(f, j).is_ne()) {
+                groups.first.push(j);
+                groups.count.push(0);
+            }
+            let group = groups.first.len() - 1;
+            groups.inverse[j] = group;
+            groups.count[group] += 1;
+        }
+        Ok(groups)
+    }
+
+    /// These groups, or with `ascending` false the same in order of first appearance.
+    fn sorted(self, ascending: bool) -> Self {
+        if ascending {
+            return self;
+        }
+        let mut ranked: Vec<usize> = (0..self.first.len()).collect();
+        ranked.sort_by_key(|&g| self.first[g]);
+        let mut place = vec![0; ranked.len()];
+        for (new, &old) in ranked.iter().enumerate() {
+            place[old] = new;
+        }
+        Self {
+            first: ranked.iter().map(|&g| self.first[g]).collect(),
+            inverse: self.inverse.iter().map(|&g| place[g]).collect(),
+            count: ranked.iter().map(|&g| self.count[g]).collect(),
+        }
     }
 }

@@ -129,7 +129,8 @@ impl Op for Blocks {
         let (split, perm) = match (self.to_space, self.columns_first) {
             (true, false) => ([s[0], b, b, s[1] / (b * b), s[2], s[3]], [0, 3, 4, 1, 5, 2]),
             (true, true) => ([s[0], s[1] / (b * b), b, b, s[2], s[3]], [0, 1, 4, 2, 5, 3]),
-            (false, _) => ([s[0], s[1], s[2] / b, b, s[3] / b, b], [0, 3, 5, 1, 2, 4]),
+            (false, false) => ([s[0], s[1], s[2] / b, b, s[3] / b, b], [0, 3, 5, 1, 2, 4]),
+            (false, true) => ([s[0], s[1], s[2] / b, b, s[3] / b, b], [0, 1, 3, 5, 2, 4]),
         };
         Ok(vec![transpose(ctx, data.reshape(&split)?, &perm)?.reshape(&shape)?])
     }

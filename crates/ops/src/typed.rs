@@ -1,7 +1,7 @@
 //! Dispatch from an element type known at run time to a Rust type.
 
 /// Evaluates `$body` with `$t` naming the Rust element type of `$dtype`; the body is a `Result` whose
-/// error is an `OpError`. `numbers`, `floats`, `ints` and `unsigned` limit the types; others are an unsupported-type error.
+/// error is an `OpError`. `numbers`, `floats` and `ints` limit the types; others are an unsupported-type error.
 macro_rules! typed {
     ($dtype:expr, $t:ident => $body:expr) => {
         $crate::typed::typed!(@ $dtype, $t => $body,
@@ -21,9 +21,6 @@ macro_rules! typed {
     (ints $dtype:expr, $t:ident => $body:expr) => {
         $crate::typed::typed!(@ $dtype, $t => $body,
             I8: i8, I16: i16, I32: i32, I64: i64, U8: u8, U16: u16, U32: u32, U64: u64)
-    };
-    (unsigned $dtype:expr, $t:ident => $body:expr) => {
-        $crate::typed::typed!(@ $dtype, $t => $body, U8: u8, U16: u16, U32: u32, U64: u64)
     };
     (@ $dtype:expr, $t:ident => $body:expr, $($v:ident: $ty:ty),*) => {
         match $dtype {
