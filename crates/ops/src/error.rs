@@ -6,7 +6,7 @@ use isobit_tensor::{DType, TensorError};
 #[non_exhaustive]
 #[repr(u16)]
 pub enum Code {
-    /// The operator is not implemented.
+    /// The operator, or the form of it that an attribute asks for, is not implemented.
     UnsupportedOperator = 1,
     /// The operator has no implementation for this element type.
     UnsupportedType = 2,
@@ -74,6 +74,11 @@ impl OpError {
     /// An index or axis out of range.
     pub fn index(message: impl Into<String>) -> Self {
         Self::new(Code::IndexOutOfRange, message)
+    }
+
+    /// A form of the operator without an implementation.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(Code::UnsupportedOperator, message)
     }
 
     /// An element type without an implementation.

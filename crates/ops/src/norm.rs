@@ -30,7 +30,7 @@ fn cost(inputs: &[Option<Fact>], weight: u64) -> u64 {
 
 fn batch(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
     if ctx.flag("training_mode", false)? {
-        return Err(OpError::attribute("training_mode is set; export the model for inference"));
+        return Err(OpError::unsupported("training_mode is set; export the model for inference"));
     }
     Ok(Box::new(Batch { epsilon: ctx.float("epsilon", 1e-5)? }))
 }

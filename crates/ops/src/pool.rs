@@ -26,7 +26,7 @@ enum Kind {
 
 fn pool(ctx: &BuildCtx<'_>, kind: Kind) -> Result<Box<dyn Op>, OpError> {
     if ctx.int("storage_order", 0)? != 0 {
-        return Err(OpError::attribute("storage_order 1 (column-major indices) is not supported"));
+        return Err(OpError::unsupported("storage_order 1 (column-major indices) is not supported"));
     }
     Ok(Box::new(Pool { window: Window::new(ctx)?, kind }))
 }
@@ -48,7 +48,7 @@ fn floats(t: Option<DType>) -> Result<(), OpError> {
 impl Pool {
     fn geometry(&self, x: &[Option<usize>]) -> Result<Geometry, OpError> {
         if !(3..=4).contains(&x.len()) {
-            return Err(OpError::shape(format!(
+            return Err(OpError::unsupported(format!(
                 "an input of rank {}; it must be 3 (1-D) or 4 (2-D)",
                 x.len()
             )));

@@ -46,10 +46,10 @@ fn lstm(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
         }
     }
     if ctx.opt_float("clip")?.is_some() {
-        return Err(OpError::attribute("clip is not supported"));
+        return Err(OpError::unsupported("clip is not supported"));
     }
     if ctx.flag("input_forget", false)? {
-        return Err(OpError::attribute("input_forget (coupled gates) is not supported"));
+        return Err(OpError::unsupported("input_forget (coupled gates) is not supported"));
     }
     let hidden = ctx.opt_int("hidden_size")?;
     let hidden = hidden.and_then(|h| usize::try_from(h).ok()).filter(|&h| h > 0 && h < 1 << 24);

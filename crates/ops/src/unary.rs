@@ -175,13 +175,13 @@ impl Op for Clip {
 fn dropout(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
     let training = match ctx.constant(2) {
         None if ctx.has_input(2) => {
-            return Err(OpError::input("training_mode is computed; it must be a constant"));
+            return Err(OpError::unsupported("training_mode is computed; it must be a constant"));
         }
         None => false,
         Some(t) => t.as_slice::<bool>()?.first().copied().unwrap_or(false),
     };
     if training {
-        return Err(OpError::input("Dropout in training mode; export the model for inference"));
+        return Err(OpError::unsupported("Dropout in training mode; export the model for inference"));
     }
     Ok(Box::new(Dropout { mask: ctx.outputs() > 1 }))
 }
