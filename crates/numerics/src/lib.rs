@@ -21,7 +21,11 @@ pub mod rng;
 pub mod sum;
 
 pub use chain::{chain, chain64, dot};
-pub use elementary::{erf, exp, ln, pow, sigmoid, tanh};
+pub use elementary::{
+    acos, acosh, asin, asinh, atan, atanh, cos, cosh, erf, exp, ln, pow, sigmoid, sin, sinh, softplus, tan,
+    tanh,
+};
+pub use elementary::{cos64, erf64, exp64, ln64, pow64, sigmoid64, sin64, tanh64};
 pub use fma::{fma, fma64};
 pub use minmax::{max, max64, min, min64, relu, relu64};
 pub use sum::{LANES, fold_lanes, fold_lanes64, sum, sum_abs, sum_abs64, sum_squares, sum_squares64, sum64};

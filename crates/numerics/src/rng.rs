@@ -57,6 +57,13 @@ impl Rng {
         (self.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
     }
 
+    /// A standard normal number, by Box and Muller's transform in f32: with u and v the next two of
+    /// [`Rng::f32_unit`], `sqrt(-2 * ln(1 - u)) * cos(v * 2pi)`, each step rounded, 2pi rounded to f32.
+    pub fn f32_normal(&mut self) -> f32 {
+        let (u, v) = (self.f32_unit(), self.f32_unit());
+        (-2.0 * crate::ln(1.0 - u)).sqrt() * crate::cos(v * std::f32::consts::TAU)
+    }
+
     /// Uniform in `0..n`: the high half of a 64 by 64 bit product (its bias is below `n * 2^-64`).
     ///
     /// # Panics
@@ -107,6 +114,16 @@ mod tests {
             ),
         ] {
             assert_eq!(philox(counter, key), expected);
+        }
+    }
+
+    #[test]
+    fn normal_numbers_have_the_normal_moments() {
+        let mut r = Rng::new(3, 0);
+        let x: Vec<f64> = (0..100_000).map(|_| f64::from(r.f32_normal())).collect();
+        let moment = |n: i32| x.iter().map(|&x| (0..n).fold(1.0, |y, _| y * x)).sum::<f64>() / x.len() as f64;
+        for (n, expected, deviation) in [(1, 0.0, 0.02), (2, 1.0, 0.03), (3, 0.0, 0.06), (4, 3.0, 0.2)] {
+            assert!((moment(n) - expected).abs() < deviation, "moment {n}: {}", moment(n));
         }
     }
 

@@ -41,8 +41,13 @@ pub(super) fn exp(x: f32) -> f32 {
 
 /// ln x for a positive finite x, by one Newton step from f64.
 pub(super) fn ln_dd(x: f64) -> Dd {
-    let y = super::fast::ln_f64::<false>(x);
-    let z = Dd::from(x) * exp_dd(Dd::from(-y)) - Dd::ONE;
+    ln_of(Dd::from(x))
+}
+
+/// As [`ln_dd`].
+pub(super) fn ln_of(x: Dd) -> Dd {
+    let y = super::fast::ln_f64::<false>(x.hi);
+    let z = x * exp_dd(Dd::from(-y)) - Dd::ONE;
     Dd::from(y) + z - z * z.scale(0.5)
 }
 
@@ -66,7 +71,12 @@ pub(super) fn erf(x: f32) -> f32 {
     if x == 0.0 {
         return x;
     }
-    let x = Dd::from(f64::from(x));
+    erf_dd(f64::from(x)).to_f32()
+}
+
+/// erf x for an x other than 0.
+pub(super) fn erf_dd(x: f64) -> Dd {
+    let x = Dd::from(x);
     let square = x * x;
     let mut term = x;
     let mut sum = x;
@@ -76,7 +86,7 @@ pub(super) fn erf(x: f32) -> f32 {
         sum = sum + term;
         n += 1.0;
     }
-    (TWO_OVER_SQRT_PI * exp_dd(square.neg()) * sum).to_f32()
+    TWO_OVER_SQRT_PI * exp_dd(square.neg()) * sum
 }
 
 pub(super) fn tanh(x: f32) -> f32 {
@@ -89,17 +99,22 @@ pub(super) fn tanh(x: f32) -> f32 {
     if x.abs() > 20.0 {
         return if x > 0.0 { 1.0 } else { -1.0 };
     }
-    let d = Dd::from(f64::from(x));
+    tanh_dd(f64::from(x)).to_f32()
+}
+
+/// tanh x for |x| up to about 300.
+pub(super) fn tanh_dd(x: f64) -> Dd {
+    let d = Dd::from(x);
     if x.abs() < 1.0 / 4096.0 {
         // Taylor: x - x^3/3 + 2x^5/15 - 17x^7/315.
         let s = d * d;
         let c = |p: f64, q: f64| Dd::from(p) / Dd::from(q);
         let poly = c(-1.0, 3.0) + s * (c(2.0, 15.0) + s * c(-17.0, 315.0));
-        return (d + d * s * poly).to_f32();
+        return d + d * s * poly;
     }
     let t = exp_dd(Dd::from(-2.0 * d.hi.abs()));
     let y = (Dd::ONE - t) / (Dd::ONE + t);
-    if x > 0.0 { y.to_f32() } else { y.neg().to_f32() }
+    if x > 0.0 { y } else { y.neg() }
 }
 
 pub(super) fn sigmoid(x: f32) -> f32 {

@@ -44,6 +44,18 @@ impl Dd {
         Self { hi: -self.hi, lo: -self.lo }
     }
 
+    /// Square root of a positive number.
+    pub(super) fn sqrt(self) -> Self {
+        let root = self.hi.sqrt();
+        let rest = self - two_product(root, root);
+        quick_two_sum(root, rest.hi / (2.0 * root))
+    }
+
+    /// Rounded to f64.
+    pub(super) fn to_f64(self) -> f64 {
+        self.hi + self.lo
+    }
+
     /// Rounded once to f32. Rounding `hi` to odd in the light of `lo` first makes the second rounding harmless.
     pub(super) fn to_f32(self) -> f32 {
         let Dd { hi, lo } = quick_two_sum(self.hi, self.lo);

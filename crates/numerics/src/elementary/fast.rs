@@ -5,11 +5,27 @@
 /// Relative error bound of every program here. The worst errors are near 2^-46.
 const BOUND: f64 = 1.0 / (1u64 << 44) as f64;
 /// Adding and subtracting this rounds to the nearest integer (|x| below 2^51).
-const ROUND: f64 = 6755399441055744.0;
+pub(super) const ROUND: f64 = 6755399441055744.0;
 const INV_LN2: f64 = std::f64::consts::LOG2_E;
-const LN2_HI: f64 = 0.6931471803691238;
-const LN2_LO: f64 = 1.9082149292705877e-10;
+pub(super) const LN2_HI: f64 = 0.6931471803691238;
+pub(super) const LN2_LO: f64 = 1.9082149292705877e-10;
 
+/// 1/(2n+1): artanh(s) / s in powers of s^2.
+pub(super) const LN_SERIES: [f64; 11] = [
+    1.0,
+    1.0 / 3.0,
+    1.0 / 5.0,
+    1.0 / 7.0,
+    1.0 / 9.0,
+    1.0 / 11.0,
+    1.0 / 13.0,
+    1.0 / 15.0,
+    1.0 / 17.0,
+    1.0 / 19.0,
+    1.0 / 21.0,
+];
+/// The bits of the f64 next to sqrt(1/2), where the logarithm's binades begin.
+pub(super) const SQRT_HALF: u64 = 0x3fe6_a09e_667f_3bcd;
 /// erf(x) / x on |x| <= 1, in powers of 2x^2 - 1.
 const ERF_SMALL: [f64; 12] = [
     0.9654687386698673,
@@ -50,12 +66,12 @@ const ERFC_LOG: [f64; 19] = [
 
 #[inline(always)]
 #[allow(clippy::disallowed_methods)] // both forms are within the error bound
-fn mul_add<const FMA: bool>(a: f64, b: f64, c: f64) -> f64 {
+pub(super) fn mul_add<const FMA: bool>(a: f64, b: f64, c: f64) -> f64 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 #[inline(always)]
-fn horner<const FMA: bool, const N: usize>(c: &[f64; N], x: f64) -> f64 {
+pub(super) fn horner<const FMA: bool, const N: usize>(c: &[f64; N], x: f64) -> f64 {
     let mut y = c[N - 1];
     let mut i = N - 1;
     while i > 0 {
@@ -67,21 +83,21 @@ fn horner<const FMA: bool, const N: usize>(c: &[f64; N], x: f64) -> f64 {
 
 /// Rounds both ends of the error interval of `y`; the result is sure where they agree.
 #[inline(always)]
-fn round(y: f64) -> (f32, bool) {
+pub(super) fn round(y: f64) -> (f32, bool) {
     let (a, b) = ((y - y * BOUND) as f32, (y + y * BOUND) as f32);
     (a, a == b)
 }
 
 /// `x` limited to `low..=high`; NaN stays NaN.
 #[inline(always)]
-fn limit(x: f64, low: f64, high: f64) -> f64 {
+pub(super) fn limit(x: f64, low: f64, high: f64) -> f64 {
     let x = if x < low { low } else { x };
     if x > high { high } else { x }
 }
 
 /// (e^r - 1, 2^k) with x = k ln2 + r.
 #[inline(always)]
-fn exp_parts<const FMA: bool>(x: f64) -> (f64, f64) {
+pub(super) fn exp_parts<const FMA: bool>(x: f64) -> (f64, f64) {
     /// 1/n!.
     const C: [f64; 12] = [
         1.0,
@@ -106,7 +122,7 @@ fn exp_parts<const FMA: bool>(x: f64) -> (f64, f64) {
 }
 
 #[inline(always)]
-fn exp_f64<const FMA: bool>(x: f64) -> f64 {
+pub(super) fn exp_f64<const FMA: bool>(x: f64) -> f64 {
     let (q, power) = exp_parts::<FMA>(x);
     mul_add::<FMA>(q, power, power)
 }
@@ -120,26 +136,12 @@ pub fn exp_fast<const FMA: bool>(x: f32) -> (f32, bool) {
 /// ln x for a positive finite x.
 #[inline(always)]
 pub(super) fn ln_f64<const FMA: bool>(x: f64) -> f64 {
-    /// 1/(2n+1).
-    const C: [f64; 11] = [
-        1.0,
-        1.0 / 3.0,
-        1.0 / 5.0,
-        1.0 / 7.0,
-        1.0 / 9.0,
-        1.0 / 11.0,
-        1.0 / 13.0,
-        1.0 / 15.0,
-        1.0 / 17.0,
-        1.0 / 19.0,
-        1.0 / 21.0,
-    ];
     // m in [sqrt(1/2), sqrt(2)), x = m 2^k.
-    let bits = x.to_bits().wrapping_sub(0x3fe6_a09e_667f_3bcd);
+    let bits = x.to_bits().wrapping_sub(SQRT_HALF);
     let k = (bits as i64) >> 52;
-    let m = f64::from_bits((bits & ((1 << 52) - 1)).wrapping_add(0x3fe6_a09e_667f_3bcd));
+    let m = f64::from_bits((bits & ((1 << 52) - 1)).wrapping_add(SQRT_HALF));
     let s = (m - 1.0) / (m + 1.0);
-    let p = horner::<FMA, 11>(&C, s * s);
+    let p = horner::<FMA, 11>(&LN_SERIES, s * s);
     // k fits 32 bits: a conversion that every vector unit has.
     let k = f64::from(k as i32);
     mul_add::<FMA>(k, LN2_HI, mul_add::<FMA>(k, LN2_LO, 2.0 * s * p))

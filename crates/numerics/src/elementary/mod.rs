@@ -7,39 +7,137 @@
 
 mod accurate;
 mod dd;
+mod double;
 mod fast;
+mod hyperbolic_accurate;
+mod hyperbolic_fast;
 mod pow;
+mod reduce;
+mod trig_accurate;
+mod trig_fast;
 
+pub use double::{cos64, erf64, exp64, ln64, pow64, sigmoid64, sin64, tanh64};
 pub use fast::{erf_fast, exp_fast, ln_fast, sigmoid_fast, tanh_fast};
+pub use hyperbolic_fast::{acosh_fast, asinh_fast, atanh_fast, cosh_fast, sinh_fast, softplus_fast};
 pub use pow::pow;
+pub use trig_fast::{acos_fast, asin_fast, atan_fast, cos_fast, sin_fast, tan_fast};
 
 macro_rules! function {
-    ($(#[$doc:meta])* $name:ident, $fast:ident) => {
+    ($(#[$doc:meta])* $accurate:ident :: $name:ident, $fast:ident) => {
         $(#[$doc])*
         pub fn $name(x: f32) -> f32 {
             let (y, sure) = $fast::<false>(x);
-            if sure { y } else { accurate::$name(x) }
+            if sure { y } else { $accurate::$name(x) }
         }
     };
 }
 
 function! {
     /// e^x, correctly rounded.
-    exp, exp_fast
+    accurate::exp, exp_fast
 }
 function! {
     /// Natural logarithm, correctly rounded; -infinity at zero, NaN below.
-    ln, ln_fast
+    accurate::ln, ln_fast
 }
 function! {
     /// The error function, correctly rounded.
-    erf, erf_fast
+    accurate::erf, erf_fast
 }
 function! {
     /// Hyperbolic tangent, correctly rounded.
-    tanh, tanh_fast
+    accurate::tanh, tanh_fast
 }
 function! {
     /// The logistic function 1 / (1 + e^-x), correctly rounded as one function.
-    sigmoid, sigmoid_fast
+    accurate::sigmoid, sigmoid_fast
+}
+function! {
+    /// Sine, correctly rounded for angles (in radians) of any size; NaN at infinity.
+    trig_accurate::sin, sin_fast
+}
+function! {
+    /// Cosine, correctly rounded for angles (in radians) of any size; NaN at infinity.
+    trig_accurate::cos, cos_fast
+}
+function! {
+    /// Tangent, correctly rounded for angles (in radians) of any size; NaN at infinity.
+    trig_accurate::tan, tan_fast
+}
+function! {
+    /// Inverse sine, correctly rounded; NaN outside of -1..=1.
+    trig_accurate::asin, asin_fast
+}
+function! {
+    /// Inverse cosine, correctly rounded; NaN outside of -1..=1.
+    trig_accurate::acos, acos_fast
+}
+function! {
+    /// Inverse tangent, correctly rounded.
+    trig_accurate::atan, atan_fast
+}
+function! {
+    /// Hyperbolic sine, correctly rounded.
+    hyperbolic_accurate::sinh, sinh_fast
+}
+function! {
+    /// Hyperbolic cosine, correctly rounded.
+    hyperbolic_accurate::cosh, cosh_fast
+}
+function! {
+    /// Inverse hyperbolic sine, correctly rounded.
+    hyperbolic_accurate::asinh, asinh_fast
+}
+function! {
+    /// Inverse hyperbolic cosine, correctly rounded; NaN below 1.
+    hyperbolic_accurate::acosh, acosh_fast
+}
+function! {
+    /// Inverse hyperbolic tangent, correctly rounded; infinite at -1 and 1, NaN beyond.
+    hyperbolic_accurate::atanh, atanh_fast
+}
+function! {
+    /// ln(1 + e^x), correctly rounded as one function.
+    hyperbolic_accurate::softplus, softplus_fast
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Fast = fn(f32) -> (f32, bool);
+    type Row = (&'static str, Fast, Fast, fn(f32) -> f32);
+
+    /// Both forms of a fast program are right wherever they are sure; the accurate one is independent of them.
+    #[test]
+    fn fast_and_accurate_programs_agree() {
+        let functions: [Row; 17] = [
+            ("exp", exp_fast::<true>, exp_fast::<false>, accurate::exp),
+            ("ln", ln_fast::<true>, ln_fast::<false>, accurate::ln),
+            ("erf", erf_fast::<true>, erf_fast::<false>, accurate::erf),
+            ("tanh", tanh_fast::<true>, tanh_fast::<false>, accurate::tanh),
+            ("sigmoid", sigmoid_fast::<true>, sigmoid_fast::<false>, accurate::sigmoid),
+            ("sin", sin_fast::<true>, sin_fast::<false>, trig_accurate::sin),
+            ("cos", cos_fast::<true>, cos_fast::<false>, trig_accurate::cos),
+            ("tan", tan_fast::<true>, tan_fast::<false>, trig_accurate::tan),
+            ("asin", asin_fast::<true>, asin_fast::<false>, trig_accurate::asin),
+            ("acos", acos_fast::<true>, acos_fast::<false>, trig_accurate::acos),
+            ("atan", atan_fast::<true>, atan_fast::<false>, trig_accurate::atan),
+            ("sinh", sinh_fast::<true>, sinh_fast::<false>, hyperbolic_accurate::sinh),
+            ("cosh", cosh_fast::<true>, cosh_fast::<false>, hyperbolic_accurate::cosh),
+            ("asinh", asinh_fast::<true>, asinh_fast::<false>, hyperbolic_accurate::asinh),
+            ("acosh", acosh_fast::<true>, acosh_fast::<false>, hyperbolic_accurate::acosh),
+            ("atanh", atanh_fast::<true>, atanh_fast::<false>, hyperbolic_accurate::atanh),
+            ("softplus", softplus_fast::<true>, softplus_fast::<false>, hyperbolic_accurate::softplus),
+        ];
+        for (name, fused, plain, accurate) in functions {
+            for bits in (0..=u32::MAX).step_by(40_009) {
+                let x = f32::from_bits(bits);
+                let expected = accurate(x);
+                for (y, sure) in [fused(x), plain(x)] {
+                    assert!(!sure || y.to_bits() == expected.to_bits(), "{name}({x:e}): {y:e}, {expected:e}");
+                }
+            }
+        }
+    }
 }
