@@ -1,6 +1,9 @@
 //! Unary functions over slices: correctly rounded elementary functions, and what is composed of them.
 
-use isobit_numerics::elementary::{erf_fast, exp_fast, ln_fast, sigmoid_fast, tanh_fast};
+use isobit_numerics::elementary::{
+    acos_fast, acosh_fast, asin_fast, asinh_fast, atan_fast, atanh_fast, cos_fast, cosh_fast, erf_fast,
+    exp_fast, ln_fast, sigmoid_fast, sin_fast, sinh_fast, softplus_fast, tan_fast, tanh_fast,
+};
 use isobit_numerics::{self as num, convert};
 
 use crate::dispatch::multiversion;
@@ -20,6 +23,30 @@ pub enum Unary {
     Tanh,
     /// 1 / (1 + e^-x), correctly rounded.
     Sigmoid,
+    /// Sine, correctly rounded.
+    Sin,
+    /// Cosine, correctly rounded.
+    Cos,
+    /// Tangent, correctly rounded.
+    Tan,
+    /// Inverse sine, correctly rounded.
+    Asin,
+    /// Inverse cosine, correctly rounded.
+    Acos,
+    /// Inverse tangent, correctly rounded.
+    Atan,
+    /// Hyperbolic sine, correctly rounded.
+    Sinh,
+    /// Hyperbolic cosine, correctly rounded.
+    Cosh,
+    /// Inverse hyperbolic sine, correctly rounded.
+    Asinh,
+    /// Inverse hyperbolic cosine, correctly rounded.
+    Acosh,
+    /// Inverse hyperbolic tangent, correctly rounded.
+    Atanh,
+    /// ln(1 + e^x), correctly rounded.
+    Softplus,
     /// Square root.
     Sqrt,
     /// 1 / x.
@@ -56,6 +83,32 @@ pub enum Unary {
     Gelu,
     /// (0.5 x) * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3))), x^3 as (x * x) * x.
     GeluTanh,
+    /// x below 0: alpha * (e^x - 1), else x.
+    Elu {
+        /// Limit at -infinity, negated.
+        alpha: f32,
+    },
+    /// gamma * (x above 0: x, else alpha * e^x - alpha).
+    Selu {
+        /// Limit at -infinity before scaling, negated.
+        alpha: f32,
+        /// Scale.
+        gamma: f32,
+    },
+    /// max(0, x) + min(0, alpha * (e^(x / alpha) - 1)).
+    Celu {
+        /// Limit at -infinity, negated.
+        alpha: f32,
+    },
+    /// x * tanh(softplus(x)).
+    Mish,
+    /// x / (1 + |x|).
+    Softsign,
+    /// x above alpha: x, else +0; NaN stays NaN.
+    ThresholdedRelu {
+        /// Threshold.
+        alpha: f32,
+    },
 }
 
 /// `y[i] = f(x[i])`, on the pool for long slices.
@@ -81,6 +134,18 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
         Unary::Erf => elementary(set, x, erf, num::erf),
         Unary::Tanh => elementary(set, x, tanh, num::tanh),
         Unary::Sigmoid => elementary(set, x, sigmoid, num::sigmoid),
+        Unary::Sin => elementary(set, x, sin, num::sin),
+        Unary::Cos => elementary(set, x, cos, num::cos),
+        Unary::Tan => elementary(set, x, tan, num::tan),
+        Unary::Asin => elementary(set, x, asin, num::asin),
+        Unary::Acos => elementary(set, x, acos, num::acos),
+        Unary::Atan => elementary(set, x, atan, num::atan),
+        Unary::Sinh => elementary(set, x, sinh, num::sinh),
+        Unary::Cosh => elementary(set, x, cosh, num::cosh),
+        Unary::Asinh => elementary(set, x, asinh, num::asinh),
+        Unary::Acosh => elementary(set, x, acosh, num::acosh),
+        Unary::Atanh => elementary(set, x, atanh, num::atanh),
+        Unary::Softplus => elementary(set, x, softplus, num::softplus),
         Unary::Sqrt => map(set, x, Sqrt),
         Unary::Reciprocal => map(set, x, Reciprocal),
         Unary::Neg => map(set, x, Neg),
@@ -92,43 +157,65 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
         Unary::LeakyRelu { alpha } => map(set, x, LeakyRelu(alpha)),
         Unary::HardSigmoid { alpha, beta } => map(set, x, HardSigmoid(alpha, beta)),
         Unary::HardSwish => map(set, x, HardSwish),
-        Unary::Silu => with_inner(set, x, |_, x| x, Unary::Sigmoid, |x, s| x * s),
+        Unary::Silu => with_inner(set, x, |x| x, &[Unary::Sigmoid], |x, s| x * s),
         Unary::Gelu => with_inner(
             set,
             x,
-            |_, x| x * std::f32::consts::FRAC_1_SQRT_2,
-            Unary::Erf,
+            |x| x * std::f32::consts::FRAC_1_SQRT_2,
+            &[Unary::Erf],
             |x, e| (0.5 * x) * (1.0 + e),
         ),
         Unary::GeluTanh => with_inner(
             set,
             x,
-            |_, x| SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x)),
-            Unary::Tanh,
+            |x| SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x)),
+            &[Unary::Tanh],
             |x, t| (0.5 * x) * (1.0 + t),
         ),
+        Unary::Elu { alpha } => {
+            with_inner(set, x, |x| x, &[Unary::Exp], |x, e| if x < 0.0 { alpha * (e - 1.0) } else { x })
+        }
+        Unary::Selu { alpha, gamma } => with_inner(
+            set,
+            x,
+            |x| x,
+            &[Unary::Exp],
+            |x, e| gamma * if x > 0.0 { x } else { alpha * e - alpha },
+        ),
+        Unary::Celu { alpha } => with_inner(
+            set,
+            x,
+            |x| x / alpha,
+            &[Unary::Exp],
+            |x, e| num::max(0.0, x) + num::min(0.0, alpha * (e - 1.0)),
+        ),
+        Unary::Mish => with_inner(set, x, |x| x, &[Unary::Softplus, Unary::Tanh], |x, t| x * t),
+        Unary::Softsign => map(set, x, Softsign),
+        Unary::ThresholdedRelu { alpha } => map(set, x, ThresholdedRelu(alpha)),
     }
 }
 
 /// sqrt(2 / pi) rounded to f32.
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 
-/// `combine(x, f(prepare(x)))` in pieces that stay in cache.
+/// `combine(x, f(prepare(x)))`, f being the functions one after another, in pieces that stay in cache.
 #[inline(always)]
 fn with_inner(
     set: KernelSet,
     x: &mut [f32],
-    prepare: impl Fn(usize, f32) -> f32 + Copy,
-    f: Unary,
+    prepare: impl Fn(f32) -> f32 + Copy,
+    functions: &[Unary],
     combine: impl Fn(f32, f32) -> f32 + Copy,
 ) {
     let mut inner = [0.0f32; 512];
     for part in x.chunks_mut(512) {
         let inner = &mut inner[..part.len()];
-        for (i, (t, &x)) in inner.iter_mut().zip(part.iter()).enumerate() {
-            *t = prepare(i, x);
+        for (t, &x) in inner.iter_mut().zip(part.iter()) {
+            *t = prepare(x);
         }
-        apply(set, f, inner);
+        for &f in functions {
+            apply(set, f, inner);
+        }
         for (x, &t) in part.iter_mut().zip(inner.iter()) {
             *x = combine(*x, t);
         }
@@ -145,7 +232,7 @@ fn elementary(
     fast: fn(KernelSet, &[f32], &mut [f32]) -> bool,
     definition: fn(f32) -> f32,
 ) {
-    if set == KernelSet::Scalar || set == KernelSet::Neon {
+    if set == KernelSet::Scalar {
         for x in x {
             *x = definition(*x);
         }
@@ -187,6 +274,18 @@ elementary_blocks! {
     erf = erf_fast;
     tanh = tanh_fast;
     sigmoid = sigmoid_fast;
+    sin = sin_fast;
+    cos = cos_fast;
+    tan = tan_fast;
+    asin = asin_fast;
+    acos = acos_fast;
+    atan = atan_fast;
+    sinh = sinh_fast;
+    cosh = cosh_fast;
+    asinh = asinh_fast;
+    acosh = acosh_fast;
+    atanh = atanh_fast;
+    softplus = softplus_fast;
 }
 
 /// An element function without state to look up; compiled into each set's loop.
@@ -220,6 +319,8 @@ maps! {
     Relu: |x| num::relu(x);
     LeakyRelu(alpha): |x| if x < 0.0 { alpha * x } else { x };
     HardSigmoid(alpha, beta): |x| hard_sigmoid(x, alpha, beta);
+    Softsign: |x| x / (1.0 + x.abs());
+    ThresholdedRelu(alpha): |x| if x <= alpha { 0.0 } else { x };
     HardSwish: |x| x * hard_sigmoid(x, 1.0 / 6.0, 0.5);
 }
 
