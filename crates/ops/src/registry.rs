@@ -54,6 +54,8 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::recurrent::FAMILY,
     crate::resize::FAMILY,
     crate::random::FAMILY,
+    crate::modulo::FAMILY,
+    crate::quantize::FAMILY,
 ];
 
 /// Every operator, family by family.

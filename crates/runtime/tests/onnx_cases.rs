@@ -1,5 +1,5 @@
 //! ONNX's own node cases, run by a session. Every case passes within its tolerance (integers, booleans
-//! and strings exactly), or `testdata/onnx-cases.txt` names what it needs that is not implemented.
+//! and strings exactly; chains of 16-bit operators within two steps of the type), or `testdata/onnx-cases.txt` names what it needs that is not implemented.
 //! `ISOBIT_UPDATE=1` writes that file anew; a wrong result is never written there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,10 +178,21 @@ fn run(model: &Model, files: &Files) -> Result<(), Outcome> {
     let random = graph.nodes.iter().any(|n| RANDOM.contains(&n.op.as_str()));
     for (i, (_, actual)) in result.outputs.iter().enumerate() {
         let expected = read_tensor(&files[&format!("test_data_set_0/output_{i}.pb")]);
+        let rtol = if graph.nodes.len() > 1 { rtol.max(2.0 * epsilon(actual.dtype())) } else { rtol };
         compare(actual, &expected, random, rtol, atol)
             .map_err(|how| Outcome::Wrong(format!("output {i}: {how}")))?;
     }
     Ok(())
+}
+
+/// The step between 16-bit floats above 1. A case of several nodes rounds to such a type after each; the
+/// expected values were made with roundings at other places, so two such steps are allowed there.
+fn epsilon(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 1.0 / 1024.0,
+        DType::BF16 => 1.0 / 128.0,
+        _ => 0.0,
+    }
 }
 
 fn read_tensor(bytes: &[u8]) -> Tensor {

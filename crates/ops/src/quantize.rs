@@ -1,0 +1,316 @@
+//! Linear quantisation: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, MatMulInteger,
+//! QLinearMatMul. Integer products accumulate in i32, which wraps.
+
+use isobit_tensor::{DType, Tensor, bf16, f16};
+
+use crate::axes::{axis, fact};
+use crate::broadcast::{Walk, broadcast, broadcast_dims, strides};
+use crate::cast::convert;
+use crate::fold::fold;
+use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
+
+pub(crate) static FAMILY: &[OpDef] = &[
+    OpDef::onnx("QuantizeLinear", 23, |ctx| linear(ctx, true)),
+    OpDef::onnx("DequantizeLinear", 23, |ctx| linear(ctx, false)),
+    OpDef::onnx("DynamicQuantizeLinear", 11, dynamic),
+    OpDef::onnx("MatMulInteger", 10, |ctx| ctx.one(Product { requantize: false })),
+    OpDef::onnx("QLinearMatMul", 21, |ctx| ctx.one(Product { requantize: true })),
+];
+
+/// Rounds to nearest even, adds the zero point, saturates to the range of `to`; NaN counts as 0.
+fn saturate(x: f32, zero: i64, to: DType) -> Result<i64, OpError> {
+    let (low, high) = match to {
+        DType::U8 => (0, 255),
+        DType::I8 => (-128, 127),
+        DType::U16 => (0, 65_535),
+        DType::I16 => (-32_768, 32_767),
+        other => return Err(OpError::unsupported_type(other)),
+    };
+    Ok((x.round_ties_even() as i64).saturating_add(zero).clamp(low, high))
+}
+
+/// The integers of a quantised tensor.
+fn wide(ctx: &RunCtx<'_>, t: &Tensor) -> Result<Vec<i64>, OpError> {
+    if !t.dtype().is_int() {
+        return Err(OpError::input(format!("a {} tensor where integers are quantised", t.dtype())));
+    }
+    Ok(convert(ctx, t.clone(), DType::I64)?.into_vec()?)
+}
+
+struct Linear {
+    quantize: bool,
+    axis: i64,
+    block: usize,
+    dtype: Option<DType>,
+}
+
+fn linear(ctx: &BuildCtx<'_>, quantize: bool) -> Result<Box<dyn Op>, OpError> {
+    let block = ctx.int("block_size", 0)?;
+    let block = usize::try_from(block)
+        .map_err(|_| OpError::attribute(format!("block_size is {block}; it must not be negative")))?;
+    let dtype = match ctx.int("output_dtype", 0)? {
+        0 => None,
+        code => {
+            let dtype = i32::try_from(code).ok().and_then(DType::from_onnx).ok_or_else(|| {
+                OpError::attribute(format!("output_dtype is {code}, which is no element type"))
+            })?;
+            Tensor::zeros(dtype, &[0])?;
+            Some(dtype)
+        }
+    };
+    ctx.one(Linear { quantize, axis: ctx.int("axis", 1)?, block, dtype })
+}
+
+impl Linear {
+    fn output(&self, scale: Option<DType>, zero: Option<DType>) -> Option<DType> {
+        match self.quantize {
+            true => zero.or(self.dtype).or(Some(DType::U8)),
+            false => self.dtype.or(scale),
+        }
+    }
+
+    /// For each element of `shape`, which scale is its: one for all, one along the axis, or one a block.
+    fn which(&self, shape: &[usize], scales: &[usize]) -> Result<impl Fn(usize) -> usize + use<>, OpError> {
+        let count: usize = scales.iter().product();
+        if count == 1 && (self.block == 0 || scales.len() < shape.len()) {
+            return Ok(index(0, 1, 1, 1, 1));
+        }
+        let a = axis(self.axis, shape.len())?;
+        let (n, inner) = (shape[a], shape[a + 1..].iter().product());
+        if self.block == 0 && scales == [n] {
+            return Ok(index(1, n, inner, 1, n));
+        }
+        let mut blocks = shape.to_vec();
+        blocks[a] = n.div_ceil(self.block.max(1));
+        if self.block > 0 && scales == blocks {
+            return Ok(index(2, n, inner, self.block, blocks[a]));
+        }
+        Err(OpError::shape(format!(
+            "scales of shape {scales:?} for {shape:?} along axis {a} in blocks of {}",
+            self.block
+        )))
+    }
+}
+
+/// The scale of an element: `rank` 0 for one in all, 1 for one along the axis, 2 for blocks.
+fn index(rank: u8, n: usize, inner: usize, block: usize, blocks: usize) -> impl Fn(usize) -> usize + use<> {
+    move |at| match rank {
+        0 => 0,
+        1 => at / inner % n,
+        _ => (at / inner / n * blocks + at / inner % n / block) * inner + at % inner,
+    }
+}
+
+impl Op for Linear {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        fold(self, inputs, || {
+            let dtype = self.output(fact(inputs, 1).dtype, fact(inputs, 2).dtype);
+            Ok(vec![Fact::new(dtype, fact(inputs, 0).shape.clone())])
+        })
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let (x, scale, zero) = (inputs.get(0)?, inputs.get(1)?, inputs.opt(2));
+        let to = self.output(Some(scale.dtype()), zero.map(Tensor::dtype)).unwrap_or(scale.dtype());
+        let which = self.which(x.shape(), scale.shape())?;
+        let scales = convert(ctx, scale.clone(), DType::F32)?.into_vec::<f32>()?;
+        let zeros = match zero {
+            Some(z) if z.len() != scales.len() => {
+                return Err(OpError::shape(format!("{} zero points for {} scales", z.len(), scales.len())));
+            }
+            Some(z) => wide(ctx, z)?,
+            None => vec![0; scales.len()],
+        };
+        if self.quantize {
+            let round = match scale.dtype() {
+                DType::F16 => |q: f32| f16::from_f32(q).to_f32(),
+                DType::BF16 => |q: f32| bf16::from_f32(q).to_f32(),
+                _ => |q: f32| q,
+            };
+            let x = convert(ctx, x.clone(), DType::F32)?;
+            let mut out = ctx.memory.alloc::<i64>(x.shape())?;
+            for (i, (o, x)) in out.iter_mut().zip(x.as_slice::<f32>()?).enumerate() {
+                let s = which(i);
+                *o = saturate(round(x / scales[s]), zeros[s], to)?;
+            }
+            return Ok(vec![convert(ctx, Tensor::new(x.shape(), out)?, to)?]);
+        }
+        let q = wide(ctx, x)?;
+        let mut out = ctx.memory.alloc::<f32>(x.shape())?;
+        for (i, (o, q)) in out.iter_mut().zip(q).enumerate() {
+            let s = which(i);
+            *o = (q - zeros[s]) as f32 * scales[s];
+        }
+        Ok(vec![convert(ctx, Tensor::new(x.shape(), out)?, to)?])
+    }
+}
+
+/// The range of the operand, 0 included, over 255 steps.
+struct Dynamic;
+
+fn dynamic(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
+    match ctx.outputs() {
+        3 => Ok(Box::new(Dynamic)),
+        n => Err(OpError::input(format!("the node declares {n} results; DynamicQuantizeLinear has 3"))),
+    }
+}
+
+impl Op for Dynamic {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        let shape = fact(inputs, 0).shape.clone();
+        Ok(vec![Fact::new(Some(DType::U8), shape), Fact::fixed(DType::F32, &[]), Fact::fixed(DType::U8, &[])])
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let x = inputs.slice::<f32>(0)?;
+        let high = x.iter().copied().fold(0.0, isobit_numerics::max);
+        let low = x.iter().copied().fold(0.0, isobit_numerics::min);
+        // A constant 0 has no range; any scale does.
+        let scale = if high == low { 1.0 } else { (high - low) / 255.0 };
+        let zero = saturate(-low / scale, 0, DType::U8)?;
+        let shape = inputs.get(0)?.shape();
+        let mut out = ctx.memory.alloc::<u8>(shape)?;
+        for (o, x) in out.iter_mut().zip(x) {
+            *o = saturate(x / scale, zero, DType::U8)? as u8;
+        }
+        Ok(vec![Tensor::new(shape, out)?, Tensor::scalar(scale), Tensor::scalar(zero as u8)])
+    }
+}
+
+struct Product {
+    requantize: bool,
+}
+
+impl Product {
+    /// Positions of A, its scale and zero point, B, its scale and zero point.
+    fn positions(&self) -> [usize; 2] {
+        if self.requantize { [0, 3] } else { [0, 1] }
+    }
+
+    fn output(&self, zero: Option<DType>) -> Option<DType> {
+        if self.requantize { zero } else { Some(DType::I32) }
+    }
+}
+
+/// The batch dimensions and the matrix of `shape`; a vector is a row (left) or a column (right).
+fn matrix(shape: &[usize], left: bool) -> Result<(&[usize], usize, usize), OpError> {
+    match shape {
+        [] => Err(OpError::shape("a scalar has no matrix product")),
+        [n] if left => Ok((&[], 1, *n)),
+        [n] => Ok((&[], *n, 1)),
+        [batch @ .., m, n] => Ok((batch, *m, *n)),
+    }
+}
+
+/// `values` less their zero points: one, or one for each row (left) or column (right).
+fn centred(
+    ctx: &RunCtx<'_>,
+    t: &Tensor,
+    zero: Option<&Tensor>,
+    (rows, columns): (usize, usize),
+    left: bool,
+) -> Result<Vec<i32>, OpError> {
+    let zeros = zero.map(|z| wide(ctx, z)).transpose()?.unwrap_or_else(|| vec![0]);
+    let per = if left { rows } else { columns };
+    if zeros.len() != 1 && zeros.len() != per {
+        return Err(OpError::shape(format!("{} zero points; expected 1 or {per}", zeros.len())));
+    }
+    let zero_of = |i: usize| match zeros.len() {
+        1 => zeros[0],
+        _ if left => zeros[i / columns % rows],
+        _ => zeros[i % columns],
+    };
+    Ok(wide(ctx, t)?.into_iter().enumerate().map(|(i, v)| (v - zero_of(i)) as i32).collect())
+}
+
+fn one(inputs: &Inputs, i: usize) -> Result<f32, OpError> {
+    match inputs.slice::<f32>(i)? {
+        [v] => Ok(*v),
+        other => Err(OpError::unsupported(format!("{} scales in input {i}; one is taken", other.len()))),
+    }
+}
+
+impl Op for Product {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        fold(self, inputs, || {
+            let [a, b] = self.positions().map(|i| fact(inputs, i));
+            let dtype = self.output(fact(inputs, 7).dtype);
+            let shape = match (a.shape.as_deref(), b.shape.as_deref()) {
+                (Some([batch_a @ .., m, _]), Some([batch_b @ .., _, n])) => {
+                    Some([broadcast_dims(&[batch_a, batch_b])?, vec![*m, *n]].concat())
+                }
+                (Some([_]), Some([batch @ .., _, n])) => Some([batch, &[*n]].concat()),
+                (Some([batch @ .., m, _]), Some([_])) => Some([batch, &[*m]].concat()),
+                (Some([_]), Some([_])) => Some(Vec::new()),
+                _ => None,
+            };
+            Ok(vec![Fact::new(dtype, shape)])
+        })
+    }
+
+    fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
+        let k = fact(inputs, 0).shape.as_ref().and_then(|s| s.last().copied().flatten()).unwrap_or(1);
+        let elements = outputs.iter().filter_map(Fact::numel).fold(0, usize::saturating_add);
+        (elements as u64).saturating_mul(k as u64)
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let [i, j] = self.positions();
+        let (a, b) = (inputs.get(i)?, inputs.get(j)?);
+        let [zero_a, zero_b] = if self.requantize { [2, 5] } else { [2, 3] }.map(|i| inputs.opt(i));
+        let (batch_a, m, k) = matrix(a.shape(), true)?;
+        let (batch_b, k_b, n) = matrix(b.shape(), false)?;
+        if k != k_b {
+            return Err(OpError::shape(format!("the inner extents of {:?} and {:?}", a.shape(), b.shape())));
+        }
+        let batch = broadcast(&[batch_a, batch_b])?;
+        let full = [&batch[..], &[m, n]].concat();
+        let mut out = ctx.memory.filled::<i32>(&full, 0)?;
+        let x = centred(ctx, a, zero_a, (m, k), true)?;
+        let y = centred(ctx, b, zero_b, (k, n), false)?;
+        // Batch strides count matrices.
+        let spread = |own: &[usize]| -> Vec<isize> {
+            let pad = vec![0; batch.len() - own.len()];
+            let own = strides(own).into_iter().zip(own).map(|(s, &d)| if d == 1 { 0 } else { s });
+            pad.into_iter().chain(own).collect()
+        };
+        let (step_a, step_b) = (spread(batch_a), spread(batch_b));
+        let walk = Walk::new(&batch, [&step_a, &step_b], [0, 0]);
+        let (run, [by_a, by_b]) = (walk.run_len(), walk.run_strides());
+        let mut products = out.chunks_exact_mut((m * n).max(1));
+        walk.for_each(|[at_a, at_b]| {
+            for r in 0..run as isize {
+                let Some(c) = products.next() else { return };
+                let (p, q) = (at_a.wrapping_add_signed(by_a * r), at_b.wrapping_add_signed(by_b * r));
+                let (x, y) = (&x[p * m * k..(p + 1) * m * k], &y[q * k * n..(q + 1) * k * n]);
+                for (row, c) in c.chunks_exact_mut(n.max(1)).enumerate() {
+                    for (l, y) in y.chunks_exact(n.max(1)).enumerate() {
+                        let x = x[row * k + l];
+                        c.iter_mut().zip(y).for_each(|(c, &y)| *c = c.wrapping_add(x.wrapping_mul(y)));
+                    }
+                }
+            }
+        });
+        let mut shape = batch.to_vec();
+        shape.extend((a.rank() > 1).then_some(m));
+        shape.extend((b.rank() > 1).then_some(n));
+        if !self.requantize {
+            return Ok(vec![Tensor::new(&shape, out)?]);
+        }
+        let convert_scale = |i| -> Result<f32, OpError> {
+            let scale = convert(ctx, inputs.get(i)?.clone(), DType::F32)?;
+            one(&Inputs::new(vec![Some(scale)]), 0)
+        };
+        let factor = convert_scale(1)? * convert_scale(4)? / convert_scale(6)?;
+        let to = inputs.get(7)?.dtype();
+        let zero = match wide(ctx, inputs.get(7)?)?.as_slice() {
+            [z] => *z,
+            other => return Err(OpError::unsupported(format!("{} zero points; one is taken", other.len()))),
+        };
+        let mut quantised = ctx.memory.alloc::<i64>(&shape)?;
+        for (o, c) in quantised.iter_mut().zip(out) {
+            *o = saturate(c as f32 * factor, zero, to)?;
+        }
+        Ok(vec![convert(ctx, Tensor::new(&shape, quantised)?, to)?])
+    }
+}
