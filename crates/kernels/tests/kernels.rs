@@ -13,11 +13,13 @@ use isobit_kernels::{Exec, norm};
 use isobit_numerics as num;
 use num::rng::Rng;
 
+type Definition = Box<dyn Fn(f32) -> f32>;
+
 #[test]
 fn unary_functions() {
     let (alpha, beta) = (0.2, 0.5);
     let hard = |x: f32, a: f32, b: f32| num::max(0.0, num::min(1.0, a * x + b));
-    let functions: Vec<(Unary, Box<dyn Fn(f32) -> f32>)> = vec![
+    let functions: Vec<(Unary, Definition)> = vec![
         (Unary::Exp, Box::new(num::exp)),
         (Unary::Ln, Box::new(num::ln)),
         (Unary::Erf, Box::new(num::erf)),

@@ -79,18 +79,18 @@ fn composite_functions() {
         (0..5000).map(|i| if i % 2 == 0 { rng.f32_any() } else { rng.f32_unit() * 20.0 - 10.0 }).collect();
     let (alpha, gamma) = (1.67326, 1.0507);
     let functions: [Composite; 6] = [
-        (Unary::Elu { alpha }, Box::new(|x| if x < 0.0 { alpha * (num::exp(x) - 1.0) } else { x })),
+        (Unary::Elu { alpha }, Box::new(move |x| if x < 0.0 { alpha * (num::exp(x) - 1.0) } else { x })),
         (
             Unary::Selu { alpha, gamma },
-            Box::new(|x| gamma * if x > 0.0 { x } else { alpha * num::exp(x) - alpha }),
+            Box::new(move |x| gamma * if x > 0.0 { x } else { alpha * num::exp(x) - alpha }),
         ),
         (
             Unary::Celu { alpha },
-            Box::new(|x| num::max(0.0, x) + num::min(0.0, alpha * (num::exp(x / alpha) - 1.0))),
+            Box::new(move |x| num::max(0.0, x) + num::min(0.0, alpha * (num::exp(x / alpha) - 1.0))),
         ),
-        (Unary::Mish, Box::new(|x| x * num::tanh(num::softplus(x)))),
-        (Unary::Softsign, Box::new(|x| x / (1.0 + x.abs()))),
-        (Unary::ThresholdedRelu { alpha }, Box::new(|x| if x <= alpha { 0.0 } else { x })),
+        (Unary::Mish, Box::new(move |x| x * num::tanh(num::softplus(x)))),
+        (Unary::Softsign, Box::new(move |x| x / (1.0 + x.abs()))),
+        (Unary::ThresholdedRelu { alpha }, Box::new(move |x| if x <= alpha { 0.0 } else { x })),
     ];
     for (f, definition) in &functions {
         for set in KernelSet::available() {
