@@ -58,6 +58,9 @@ def vision(name):
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, 0.0, 0.1)
             torch.nn.init.uniform_(module.running_var, 0.8, 1.2)
+    if name == "vit_b_16":
+        # Its classifier starts at zero, and every output would be.
+        torch.nn.init.normal_(model.heads.head.weight, std=0.02)
     return model
 
 
