@@ -8,7 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Attr, Graph, Model, Node, Value, ValueId};
+use crate::ir::{attr_bodies, bodies};
+use crate::{Attr, Graph, GraphError, Model, Node, Value, ValueId, validate};
 
 /// Operators whose results differ from call to call: equal ones are not merged.
 const RANDOM: &[&str] =
@@ -16,18 +17,27 @@ const RANDOM: &[&str] =
 
 /// Operators whose results after the first are optional, and left out where nobody uses them.
 const OPTIONAL_RESULTS: &[&str] =
-    &["Dropout", "MaxPool", "LSTM", "GRU", "RNN", "LayerNormalization", "BatchNormalization", "Attention"];
+    &["Dropout", "MaxPool", "LayerNormalization", "BatchNormalization", "Attention"];
+/// Operators all of whose results are optional.
+const OPTIONAL_FIRST: &[&str] = &["LSTM", "GRU", "RNN"];
 
 /// Puts a model in canonical form. Bits are unchanged.
-pub fn canonicalize(model: &mut Model) {
+///
+/// # Errors
+/// A value that is used before it is defined, or defined twice.
+pub fn canonicalize(model: &mut Model) -> Result<(), GraphError> {
+    validate::check(&model.graph, 0)?;
     let graph = std::mem::take(&mut model.graph);
-    model.graph = canonical_graph(&graph, &[], 0);
+    let signature = graph.inputs.iter().chain(&graph.outputs).map(|&v| graph.value(v).name.clone());
+    let signature: BTreeSet<String> = signature.collect();
+    model.graph = canonical_graph(&graph, &[], 0, &signature);
     model.graph.name = "graph".into();
     model.producer = String::new();
     model.metadata = BTreeMap::new();
     let mut domains = BTreeSet::new();
     used_domains(&model.graph, &mut domains);
     model.opsets.retain(|domain, _| domains.contains(domain) || domain.is_empty());
+    Ok(())
 }
 
 fn used_domains(graph: &Graph, out: &mut BTreeSet<String>) {
@@ -39,68 +49,90 @@ fn used_domains(graph: &Graph, out: &mut BTreeSet<String>) {
     }
 }
 
-fn bodies(node: &Node) -> impl Iterator<Item = &Graph> {
-    node.attrs.values().flat_map(|a| match a {
-        Attr::Graph(g) => std::slice::from_ref(&**g),
-        Attr::Graphs(gs) => gs.as_slice(),
-        _ => &[],
-    })
-}
-
 type Digest = [u8; 32];
 
 /// `outer`: for each value of the enclosing graph, its hash. `depth`: how many graphs enclose this one.
-fn canonical_graph(graph: &Graph, outer: &[Digest], depth: usize) -> Graph {
-    let hashes = structural_hashes(graph, outer);
-    Builder::new(graph, &hashes, depth).build()
+/// `signature`: names that inner values may not have.
+fn canonical_graph(graph: &Graph, outer: &[Digest], depth: usize, signature: &BTreeSet<String>) -> Graph {
+    let hashes = Hashes::new(graph, outer);
+    Builder::new(graph, &hashes, depth, signature).build()
 }
 
-/// The hash of every value of the graph.
-fn structural_hashes(graph: &Graph, outer: &[Digest]) -> Vec<Digest> {
-    let mut hashes = vec![[0; 32]; graph.values.len()];
-    for (i, v) in graph.inputs.iter().enumerate() {
-        hashes[v.0 as usize] = digest(b"input", &[&(i as u64).to_le_bytes()]);
-    }
-    for (inner, from) in &graph.captures {
-        let from = outer.get(from.0 as usize).copied().unwrap_or_default();
-        hashes[inner.0 as usize] = digest(b"outer", &[&from]);
-    }
-    for (v, t) in &graph.initializers {
-        hashes[v.0 as usize] = digest(b"const", &[t.root().as_bytes()]);
-    }
-    for (position, node) in graph.nodes.iter().enumerate() {
-        if is_identity(node) {
-            if let ([Some(from)], [Some(to)]) = (&node.inputs[..], &node.outputs[..]) {
-                hashes[to.0 as usize] = hashes[from.0 as usize];
-                continue;
-            }
-        }
-        let mut parts: Vec<Vec<u8>> = vec![node.domain.clone().into_bytes(), node.op.clone().into_bytes()];
-        for (name, attr) in &node.attrs {
-            parts.push(name.clone().into_bytes());
-            parts.push(attr_bytes(attr, &hashes));
-        }
-        parts.push(node.inputs.len().to_le_bytes().to_vec());
-        for input in &node.inputs {
-            parts.push(input.map(|v| hashes[v.0 as usize].to_vec()).unwrap_or_default());
-        }
-        parts.push(node.outputs.len().to_le_bytes().to_vec());
-        if RANDOM.contains(&node.op.as_str()) {
-            parts.push(position.to_le_bytes().to_vec());
-        }
-        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        let own = digest(b"node", &parts);
-        for (i, v) in node.outputs.iter().enumerate() {
-            if let Some(v) = v {
-                hashes[v.0 as usize] = digest(b"value", &[&own, &(i as u64).to_le_bytes()]);
-            }
-        }
-    }
-    hashes
+/// The structural hashes of a graph.
+struct Hashes {
+    values: Vec<Digest>,
+    nodes: Vec<Digest>,
 }
 
-fn is_identity(node: &Node) -> bool {
-    node.op == "Identity" && node.domain.is_empty()
+impl Hashes {
+    fn new(graph: &Graph, outer: &[Digest]) -> Self {
+        let mut values = vec![[0; 32]; graph.values.len()];
+        for (i, v) in graph.inputs.iter().enumerate() {
+            values[v.0 as usize] = digest(b"input", &[&(i as u64).to_le_bytes()]);
+        }
+        for (inner, from) in &graph.captures {
+            values[inner.0 as usize] = digest(b"outer", &[&outer[from.0 as usize]]);
+        }
+        for (v, t) in &graph.initializers {
+            values[v.0 as usize] = digest(b"const", &[t.root().as_bytes()]);
+        }
+        let mut nodes = Vec::with_capacity(graph.nodes.len());
+        for (position, node) in graph.nodes.iter().enumerate() {
+            let own = node_digest(node, position, &values);
+            nodes.push(own);
+            for (i, v) in node.outputs.iter().enumerate() {
+                if let Some(v) = v {
+                    values[v.0 as usize] = match identity(node) {
+                        Some(from) => values[from.0 as usize],
+                        None => result_digest(&own, i),
+                    };
+                }
+            }
+        }
+        Self { values, nodes }
+    }
+
+    fn of(&self, v: ValueId) -> Digest {
+        self.values[v.0 as usize]
+    }
+}
+
+fn node_digest(node: &Node, position: usize, values: &[Digest]) -> Digest {
+    let mut parts: Vec<Vec<u8>> = vec![node.domain.clone().into_bytes(), node.op.clone().into_bytes()];
+    for (name, attr) in &node.attrs {
+        parts.push(name.clone().into_bytes());
+        parts.push(attr_bytes(attr, values));
+    }
+    parts.push((node.inputs.len() as u64).to_le_bytes().to_vec());
+    for input in &node.inputs {
+        parts.push(input.map(|v| values[v.0 as usize].to_vec()).unwrap_or_default());
+    }
+    parts.push((node.outputs.len() as u64).to_le_bytes().to_vec());
+    if is_random(node) {
+        // Keeps equal draws apart. Hashes decide what is equal, never an order, so the position shows nowhere.
+        parts.push((position as u64).to_le_bytes().to_vec());
+    }
+    let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+    digest(b"node", &parts)
+}
+
+fn result_digest(node: &Digest, position: usize) -> Digest {
+    digest(b"value", &[node, &(position as u64).to_le_bytes()])
+}
+
+/// Whether two runs of the node on the same operands may differ.
+fn is_random(node: &Node) -> bool {
+    let draws = node.domain.is_empty()
+        && (RANDOM.contains(&node.op.as_str()) || node.op == "Dropout" && node.inputs.len() > 2);
+    draws || bodies(node).any(|b| b.nodes.iter().any(is_random))
+}
+
+/// The operand of an Identity.
+fn identity(node: &Node) -> Option<ValueId> {
+    match (&node.inputs[..], &node.outputs[..]) {
+        ([Some(from)], [Some(_)]) if node.op == "Identity" && node.domain.is_empty() => Some(*from),
+        _ => None,
+    }
 }
 
 /// BLAKE3 of a tag and parts, each preceded by its length.
@@ -113,7 +145,7 @@ fn digest(tag: &[u8], parts: &[&[u8]]) -> Digest {
     *hasher.finalize().as_bytes()
 }
 
-fn attr_bytes(attr: &Attr, hashes: &[Digest]) -> Vec<u8> {
+fn attr_bytes(attr: &Attr, values: &[Digest]) -> Vec<u8> {
     fn list<T>(tag: u8, items: &[T], bytes: impl Fn(&T) -> Vec<u8>) -> Vec<u8> {
         let mut out = vec![tag];
         for item in items {
@@ -124,7 +156,7 @@ fn attr_bytes(attr: &Attr, hashes: &[Digest]) -> Vec<u8> {
         out
     }
     let tensor = |t: &isobit_tensor::Tensor| t.root().as_bytes().to_vec();
-    let graph = |g: &Graph| graph_digest(g, hashes).to_vec();
+    let graph = |g: &Graph| graph_digest(g, values).to_vec();
     match attr {
         Attr::Int(v) => list(1, &[*v], |v| v.to_le_bytes().to_vec()),
         Attr::Float(v) => list(2, &[*v], |v| v.to_bits().to_le_bytes().to_vec()),
@@ -139,68 +171,82 @@ fn attr_bytes(attr: &Attr, hashes: &[Digest]) -> Vec<u8> {
     }
 }
 
-/// A body's hash: that of its outputs, in order.
+/// A body's hash: that of its inputs' number and of its outputs, in order.
 fn graph_digest(graph: &Graph, outer: &[Digest]) -> Digest {
-    let hashes = structural_hashes(graph, outer);
-    let outputs: Vec<&[u8]> = graph.outputs.iter().map(|v| &hashes[v.0 as usize][..]).collect();
-    digest(b"graph", &outputs)
+    let hashes = Hashes::new(graph, outer);
+    let inputs = (graph.inputs.len() as u64).to_le_bytes();
+    let outputs = graph.outputs.iter().map(|v| &hashes.values[v.0 as usize][..]);
+    let parts: Vec<&[u8]> = std::iter::once(&inputs[..]).chain(outputs).collect();
+    digest(b"graph", &parts)
 }
 
 struct Builder<'g> {
     old: &'g Graph,
-    hashes: &'g [Digest],
+    hashes: &'g Hashes,
+    depth: usize,
+    signature: &'g BTreeSet<String>,
     /// For each hash, the first node with a result that has it.
     producers: BTreeMap<Digest, usize>,
     /// For each hash, a constant that has it.
     constants: BTreeMap<Digest, ValueId>,
-    depth: usize,
+    /// For each hash, the value of the enclosing graph that is captured.
+    captures: BTreeMap<Digest, ValueId>,
+    /// What the outputs depend on.
+    used: BTreeSet<Digest>,
+    /// The attributes of nodes with bodies, those in canonical form; they capture values of the old graph.
+    attrs: BTreeMap<usize, BTreeMap<String, Attr>>,
     new: Graph,
     /// Values of the new graph by hash.
     ids: BTreeMap<Digest, ValueId>,
     emitted: BTreeSet<usize>,
-    used: BTreeSet<Digest>,
 }
 
 impl<'g> Builder<'g> {
-    fn new(old: &'g Graph, hashes: &'g [Digest], depth: usize) -> Self {
+    fn new(old: &'g Graph, hashes: &'g Hashes, depth: usize, signature: &'g BTreeSet<String>) -> Self {
         let mut producers = BTreeMap::new();
-        for (n, node) in old.nodes.iter().enumerate().filter(|(_, n)| !is_identity(n)) {
-            for v in node.outputs.iter().flatten() {
-                producers.entry(hashes[v.0 as usize]).or_insert(n);
+        for (n, node) in old.nodes.iter().enumerate().filter(|(_, n)| identity(n).is_none()) {
+            for &v in node.outputs.iter().flatten() {
+                producers.entry(hashes.of(v)).or_insert(n);
             }
         }
-        let constants = old.initializers.keys().map(|&v| (hashes[v.0 as usize], v)).collect();
-        let mut used = BTreeSet::new();
-        for node in &old.nodes {
-            used.extend(node.inputs.iter().flatten().map(|v| hashes[v.0 as usize]));
-            used.extend(
-                bodies(node).flat_map(|b| b.captures.iter().map(|(_, from)| hashes[from.0 as usize])),
-            );
+        let mut used: BTreeSet<Digest> = old.outputs.iter().map(|&v| hashes.of(v)).collect();
+        let mut attrs = BTreeMap::new();
+        for (n, node) in old.nodes.iter().enumerate().rev() {
+            if !node.outputs.iter().flatten().any(|&v| used.contains(&hashes.of(v))) {
+                continue;
+            }
+            used.extend(node.inputs.iter().flatten().map(|&v| hashes.of(v)));
+            if bodies(node).next().is_some() {
+                let canonical = |g: &Graph| canonical_graph(g, &hashes.values, depth + 1, signature);
+                let new = node.attrs.iter().map(|(k, a)| (k.clone(), map_bodies(a, &canonical))).collect();
+                attrs.insert(n, new);
+            }
+            used.extend(captured(attrs.get(&n)).map(|v| hashes.of(v)));
         }
-        used.extend(old.outputs.iter().map(|v| hashes[v.0 as usize]));
-        let (ids, emitted) = (BTreeMap::new(), BTreeSet::new());
-        Self { old, hashes, producers, constants, depth, new: Graph::default(), ids, emitted, used }
-    }
-
-    fn hash(&self, v: ValueId) -> Digest {
-        self.hashes[v.0 as usize]
+        Self {
+            constants: old.initializers.keys().map(|&v| (hashes.of(v), v)).collect(),
+            captures: old.captures.iter().map(|&(inner, from)| (hashes.of(inner), from)).collect(),
+            new: Graph::default(),
+            ids: BTreeMap::new(),
+            emitted: BTreeSet::new(),
+            old,
+            hashes,
+            depth,
+            signature,
+            producers,
+            used,
+            attrs,
+        }
     }
 
     fn build(mut self) -> Graph {
         for &v in &self.old.inputs {
             let id = self.signature_value(v);
             self.new.inputs.push(id);
-            self.ids.insert(self.hash(v), id);
-        }
-        for &(inner, from) in &self.old.captures {
-            if !self.ids.contains_key(&self.hash(inner)) && self.used.contains(&self.hash(inner)) {
-                let id = self.new.add_value(Value { name: self.fresh(), ..Value::default() });
-                self.new.captures.push((id, from));
-                self.ids.insert(self.hash(inner), id);
-            }
+            self.ids.insert(self.hashes.of(v), id);
         }
         for &v in &self.old.outputs {
-            self.emit(v);
+            self.emit(self.hashes.of(v));
         }
         self.outputs();
         self.new
@@ -208,7 +254,11 @@ impl<'g> Builder<'g> {
 
     /// A name by position; bodies of control flow may not reuse a name of an enclosing graph.
     fn fresh(&self) -> String {
-        format!("{}v{}", "b".repeat(self.depth), self.new.values.len())
+        let mut name = format!("{}v{}", "b".repeat(self.depth), self.new.values.len());
+        while self.signature.contains(&name) {
+            name.push('_');
+        }
+        name
     }
 
     /// A graph input or output: named as before, in a body by position.
@@ -220,28 +270,29 @@ impl<'g> Builder<'g> {
         self.new.add_value(value)
     }
 
+    fn inner_value(&mut self) -> ValueId {
+        let value = Value { name: self.fresh(), ..Value::default() };
+        self.new.add_value(value)
+    }
+
     /// Makes `root` available in the new graph: first what it depends on, operands left to right.
-    fn emit(&mut self, root: ValueId) {
+    fn emit(&mut self, root: Digest) {
         enum Task {
             Value(Digest),
             Node(usize),
         }
-        let mut stack = vec![Task::Value(self.hash(root))];
+        let mut stack = vec![Task::Value(root)];
         while let Some(task) = stack.pop() {
             match task {
-                Task::Value(hash) => {
-                    if self.ids.contains_key(&hash) {
-                        continue;
+                Task::Value(hash) if self.ids.contains_key(&hash) => {}
+                Task::Value(hash) => match self.producers.get(&hash) {
+                    Some(&n) if self.emitted.insert(n) => {
+                        stack.push(Task::Node(n));
+                        stack.extend(self.operands(n).into_iter().rev().map(Task::Value));
                     }
-                    match self.producers.get(&hash) {
-                        Some(&n) if self.emitted.insert(n) => {
-                            stack.push(Task::Node(n));
-                            stack.extend(self.operands(n).into_iter().rev().map(Task::Value));
-                        }
-                        Some(_) => {}
-                        None => self.constant(hash),
-                    }
-                }
+                    Some(_) => {}
+                    None => self.leaf(hash),
+                },
                 Task::Node(n) => self.node(n),
             }
         }
@@ -249,26 +300,38 @@ impl<'g> Builder<'g> {
 
     /// What a node needs: operands, then what its bodies capture.
     fn operands(&self, n: usize) -> Vec<Digest> {
-        let node = &self.old.nodes[n];
-        let operands = node.inputs.iter().flatten().map(|&v| self.hash(v));
-        let captured = bodies(node).flat_map(|b| b.captures.iter().map(|&(_, from)| self.hash(from)));
-        operands.chain(captured).collect()
+        let operands = self.old.nodes[n].inputs.iter().flatten().copied();
+        operands.chain(captured(self.attrs.get(&n))).map(|v| self.hashes.of(v)).collect()
     }
 
-    fn constant(&mut self, hash: Digest) {
-        let old = self.constants.get(&hash).expect("a value is an input, a constant or a node's result");
-        let id = self.new.add_constant(self.fresh(), self.old.initializers[old].clone());
+    /// A constant or a captured value.
+    fn leaf(&mut self, hash: Digest) {
+        let id = match self.captures.get(&hash) {
+            Some(&from) => {
+                let id = self.inner_value();
+                self.new.captures.push((id, from));
+                id
+            }
+            None => {
+                let tensor = &self.old.initializers[&self.constants[&hash]];
+                self.new.add_constant(self.fresh(), tensor.clone())
+            }
+        };
         self.ids.insert(hash, id);
     }
 
     fn node(&mut self, n: usize) {
         let node = &self.old.nodes[n];
+        let all_optional = OPTIONAL_FIRST.contains(&node.op.as_str());
+        let rest_optional = all_optional || OPTIONAL_RESULTS.contains(&node.op.as_str());
         let mut outputs: Vec<Option<ValueId>> = Vec::with_capacity(node.outputs.len());
-        for (i, v) in node.outputs.iter().enumerate() {
-            let optional = i > 0 && OPTIONAL_RESULTS.contains(&node.op.as_str());
-            let wanted = v.map(|v| self.hash(v)).filter(|h| !optional || self.used.contains(h));
-            outputs.push(wanted.map(|hash| {
-                let id = self.new.add_value(Value { name: self.fresh(), ..Value::default() });
+        for i in 0..node.outputs.len() {
+            // A duplicate of this node may have a result that this one leaves out.
+            let hash = result_digest(&self.hashes.nodes[n], i);
+            let optional = node.domain.is_empty() && if i == 0 { all_optional } else { rest_optional };
+            let wanted = self.producers.contains_key(&hash) && (!optional || self.used.contains(&hash));
+            outputs.push(wanted.then(|| {
+                let id = self.inner_value();
                 self.ids.insert(hash, id);
                 id
             }));
@@ -276,43 +339,35 @@ impl<'g> Builder<'g> {
         while outputs.len() > 1 && outputs.last() == Some(&None) {
             outputs.pop();
         }
-        let inputs = node.inputs.iter().map(|v| v.map(|v| self.ids[&self.hash(v)])).collect();
-        let attrs = node.attrs.iter().map(|(k, a)| (k.clone(), self.attr(a))).collect();
-        self.new.nodes.push(Node {
-            domain: node.domain.clone(),
-            op: node.op.clone(),
-            name: String::new(),
-            inputs,
-            outputs,
-            attrs,
-        });
-    }
-
-    fn attr(&self, attr: &Attr) -> Attr {
-        let body = |g: &Graph| {
-            let mut new = canonical_graph(g, self.hashes, self.depth + 1);
-            for (_, from) in &mut new.captures {
-                *from = self.ids[&self.hash(*from)];
-            }
-            new
+        let inputs = node.inputs.iter().map(|v| v.map(|v| self.ids[&self.hashes.of(v)])).collect();
+        let rebase = |g: &Graph| {
+            let mut g = g.clone();
+            g.captures.iter_mut().for_each(|(_, from)| *from = self.ids[&self.hashes.of(*from)]);
+            g
         };
-        match attr {
-            Attr::Graph(g) => Attr::Graph(Box::new(body(g))),
-            Attr::Graphs(gs) => Attr::Graphs(gs.iter().map(body).collect()),
-            other => other.clone(),
-        }
+        let attrs = self.attrs.get(&n).unwrap_or(&node.attrs);
+        let attrs = attrs.iter().map(|(k, a)| (k.clone(), map_bodies(a, &rebase))).collect();
+        let (domain, op) = (node.domain.clone(), node.op.clone());
+        self.new.nodes.push(Node { domain, op, name: String::new(), inputs, outputs, attrs });
     }
 
-    /// Names the outputs; one that is also an input, a constant or another output gets an Identity.
+    /// Names the outputs; one that has the value of an input, a constant or another output gets an Identity.
     fn outputs(&mut self) {
         let mut taken: BTreeSet<ValueId> = self.new.inputs.iter().copied().collect();
         taken.extend(self.new.initializers.keys());
         taken.extend(self.new.captures.iter().map(|(v, _)| *v));
-        for &v in &self.old.outputs {
-            let id = self.ids[&self.hash(v)];
+        let old = self.old;
+        let mut done: BTreeMap<ValueId, ValueId> =
+            old.inputs.iter().copied().zip(self.new.inputs.iter().copied()).collect();
+        for &v in &old.outputs {
+            if let Some(&id) = done.get(&v) {
+                self.new.outputs.push(id);
+                continue;
+            }
+            let id = self.ids[&self.hashes.of(v)];
             let id = if taken.insert(id) {
                 if self.depth == 0 {
-                    self.new.values[id.0 as usize] = self.old.value(v).clone();
+                    self.new.values[id.0 as usize] = old.value(v).clone();
                 }
                 id
             } else {
@@ -325,21 +380,24 @@ impl<'g> Builder<'g> {
                 });
                 copy
             };
+            done.insert(v, id);
             self.new.outputs.push(id);
         }
-        self.avoid_signature_names();
     }
+}
 
-    /// An inner name must not collide with a name of the signature.
-    fn avoid_signature_names(&mut self) {
-        let outside: BTreeSet<ValueId> = self.new.inputs.iter().chain(&self.new.outputs).copied().collect();
-        let names: BTreeSet<String> = outside.iter().map(|v| self.new.value(*v).name.clone()).collect();
-        for (i, value) in self.new.values.iter_mut().enumerate() {
-            if !outside.contains(&ValueId(i as u32)) {
-                while names.contains(&value.name) {
-                    value.name.push('_');
-                }
-            }
-        }
+fn captured(attrs: Option<&BTreeMap<String, Attr>>) -> impl Iterator<Item = ValueId> {
+    attrs
+        .into_iter()
+        .flat_map(BTreeMap::values)
+        .flat_map(attr_bodies)
+        .flat_map(|b| b.captures.iter().map(|c| c.1))
+}
+
+fn map_bodies(attr: &Attr, map: &dyn Fn(&Graph) -> Graph) -> Attr {
+    match attr {
+        Attr::Graph(g) => Attr::Graph(Box::new(map(g))),
+        Attr::Graphs(gs) => Attr::Graphs(gs.iter().map(map).collect()),
+        other => other.clone(),
     }
 }

@@ -96,15 +96,15 @@ fn attribute_proto(name: &str, attr: &Attr, names: &[String], weights: &mut Weig
     let mut a = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
     let kind = match attr {
         Attr::Int(v) => {
-            a.i = *v;
+            a.i = Some(*v);
             AttributeType::Int
         }
         Attr::Float(v) => {
-            a.f = *v;
+            a.f = Some(*v);
             AttributeType::Float
         }
         Attr::String(v) => {
-            a.s.clone_from(v);
+            a.s = Some(v.clone());
             AttributeType::String
         }
         Attr::Tensor(t) => {
@@ -173,10 +173,10 @@ fn value_info(name: &str, value: &Value) -> ValueInfoProto {
         ..Dimension::default()
     };
     let shape = value.shape.as_ref().map(|s| TensorShapeProto { dim: s.iter().map(dim).collect() });
-    let tensor = TensorType { elem_type: value.dtype.map_or(0, DType::onnx), shape };
+    let tensor = |dtype: DType| TypeValue::Tensor(TensorType { elem_type: dtype.onnx(), shape });
     ValueInfoProto {
         name: name.to_owned(),
-        r#type: Some(TypeProto { value: Some(TypeValue::Tensor(tensor)), ..TypeProto::default() }),
+        r#type: value.dtype.map(|d| TypeProto { value: Some(tensor(d)), ..TypeProto::default() }),
         ..ValueInfoProto::default()
     }
 }

@@ -1,15 +1,17 @@
-//! From protobuf messages to the IR: names become values, `Constant` nodes become initializers, functions are
-//! inlined, captures of subgraphs become explicit, nodes are put in topological order.
+//! From protobuf messages to the IR: names become values, `Constant` nodes become initializers, captures of
+//! subgraphs become explicit, nodes are put in topological order.
 
 use std::collections::BTreeMap;
 
 use isobit_onnx::proto::{
-    AttributeProto, AttributeType, DimensionValue, FunctionProto, GraphProto, ModelProto, NodeProto,
-    TypeProto, TypeValue, ValueInfoProto,
+    AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, TypeValue,
+    ValueInfoProto,
 };
 use isobit_onnx::{External, Limits, tensor_from_proto};
 use isobit_tensor::{DType, Tensor};
 
+use crate::functions::{inline, short_domain as domain};
+use crate::ir::bodies;
 use crate::{Attr, Dim, Graph, GraphError, Model, Node, Value, ValueId};
 
 /// Imports a decoded model. Its tensors are read here, external ones through `external`.
@@ -22,7 +24,35 @@ pub fn import(proto: &ModelProto, external: &dyn External, limits: &Limits) -> R
     for o in &proto.opset_import {
         opsets.insert(domain(&o.domain).to_owned(), o.version);
     }
-    let mut functions = BTreeMap::new();
+    check_functions(proto, &mut opsets)?;
+    let inlined;
+    let graph = if proto.functions.is_empty() {
+        graph
+    } else {
+        inlined = inline(proto, limits)?;
+        inlined.graph.as_ref().expect("inlining keeps the graph")
+    };
+    let mut importer = Importer {
+        external,
+        limits,
+        budget: limits.tensor_bytes,
+        nodes: 0,
+        values: 0,
+        opsets: &opsets,
+        scopes: Vec::new(),
+    };
+    let graph = importer.graph(graph, 0)?;
+    Ok(Model {
+        graph,
+        opsets,
+        ir_version: proto.ir_version.unwrap_or(0),
+        producer: [proto.producer_name.as_str(), proto.producer_version.as_str()].join(" ").trim().to_owned(),
+        metadata: proto.metadata_props.iter().map(|p| (p.key.clone(), p.value.clone())).collect(),
+    })
+}
+
+/// Functions are inlined, so their operators must be of the version that the model imports.
+fn check_functions(proto: &ModelProto, opsets: &mut BTreeMap<String, i64>) -> Result<(), GraphError> {
     for f in &proto.functions {
         for o in &f.opset_import {
             let version = *opsets.entry(domain(&o.domain).to_owned()).or_insert(o.version);
@@ -37,23 +67,8 @@ pub fn import(proto: &ModelProto, external: &dyn External, limits: &Limits) -> R
                 });
             }
         }
-        functions.insert((domain(&f.domain), f.name.as_str(), f.overload.as_str()), f);
     }
-    let mut importer =
-        Importer { external, limits, budget: limits.tensor_bytes, nodes: 0, functions, scopes: Vec::new() };
-    let graph = importer.graph(graph, 0)?;
-    Ok(Model {
-        graph,
-        opsets,
-        ir_version: proto.ir_version.unwrap_or(0),
-        producer: [proto.producer_name.as_str(), proto.producer_version.as_str()].join(" ").trim().to_owned(),
-        metadata: proto.metadata_props.iter().map(|p| (p.key.clone(), p.value.clone())).collect(),
-    })
-}
-
-/// `ai.onnx` under its short name.
-fn domain(name: &str) -> &str {
-    if name == "ai.onnx" { "" } else { name }
+    Ok(())
 }
 
 fn label(n: &NodeProto) -> String {
@@ -65,7 +80,8 @@ struct Importer<'a> {
     limits: &'a Limits,
     budget: u64,
     nodes: usize,
-    functions: BTreeMap<(&'a str, &'a str, &'a str), &'a FunctionProto>,
+    values: usize,
+    opsets: &'a BTreeMap<String, i64>,
     /// The graphs being built, outermost first.
     scopes: Vec<Scope>,
 }
@@ -76,15 +92,8 @@ struct Scope {
     names: BTreeMap<String, ValueId>,
 }
 
-/// What a function's body sees of its call: names and attributes.
-struct Call<'c> {
-    names: BTreeMap<String, Option<ValueId>>,
-    attributes: BTreeMap<&'c str, &'c AttributeProto>,
-    prefix: String,
-}
-
-impl<'a> Importer<'a> {
-    fn graph(&mut self, g: &'a GraphProto, depth: usize) -> Result<Graph, GraphError> {
+impl Importer<'_> {
+    fn graph(&mut self, g: &GraphProto, depth: usize) -> Result<Graph, GraphError> {
         if depth > self.limits.depth {
             return Err(GraphError::Limit { what: "levels of subgraphs", limit: self.limits.depth });
         }
@@ -93,6 +102,8 @@ impl<'a> Importer<'a> {
             let name = s.values.as_ref().map(|v| v.name.as_str()).unwrap_or_default();
             return Err(error(format!("sparse initializer '{name}' is not supported; store it dense")));
         }
+        let outputs: usize = g.node.iter().map(|n| n.output.len()).sum();
+        self.count_values(g.initializer.len() + g.input.len() + outputs)?;
         self.scopes.push(Scope::default());
         for t in &g.initializer {
             let tensor = tensor_from_proto(t, self.external, &mut self.budget)?;
@@ -105,10 +116,12 @@ impl<'a> Importer<'a> {
         for input in &g.input {
             let scope = self.scope();
             // Before IR version 4 every initializer was listed as an input too.
-            if scope.names.contains_key(&input.name) {
-                continue;
+            match scope.names.get(&input.name) {
+                Some(id) if scope.graph.initializers.contains_key(id) => continue,
+                Some(_) => return Err(error(format!("input '{}' is given twice", input.name))),
+                None => {}
             }
-            let id = scope.graph.add_value(value(input));
+            let id = scope.graph.add_value(value(input).map_err(error)?);
             scope.names.insert(input.name.clone(), id);
             scope.graph.inputs.push(id);
         }
@@ -126,17 +139,17 @@ impl<'a> Importer<'a> {
             let scope = self.scope();
             if let Some(&id) = scope.names.get(&info.name) {
                 let known = &mut scope.graph.values[id.0 as usize];
-                let Value { dtype, shape, .. } = value(info);
+                let Value { dtype, shape, .. } = value(info).map_err(error)?;
                 known.dtype = known.dtype.or(dtype);
                 known.shape = known.shape.take().or(shape);
             }
         }
         for n in &g.node {
-            self.node(n, None, depth)?;
+            self.node(n, depth)?;
         }
         for output in &g.output {
             let id = self
-                .resolve(&output.name)
+                .resolve(&output.name)?
                 .ok_or_else(|| error(format!("output '{}' is never computed", output.name)))?;
             self.scope().graph.outputs.push(id);
         }
@@ -151,8 +164,11 @@ impl<'a> Importer<'a> {
     }
 
     /// The value of this name in the innermost graph; one of an enclosing graph is captured.
-    fn resolve(&mut self, name: &str) -> Option<ValueId> {
-        let level = self.scopes.iter().rposition(|s| s.names.contains_key(name))?;
+    fn resolve(&mut self, name: &str) -> Result<Option<ValueId>, GraphError> {
+        let Some(level) = self.scopes.iter().rposition(|s| s.names.contains_key(name)) else {
+            return Ok(None);
+        };
+        self.count_values(self.scopes.len() - 1 - level)?;
         let mut id = self.scopes[level].names[name];
         for scope in level + 1..self.scopes.len() {
             let outer = self.scopes[scope - 1].graph.value(id).clone();
@@ -162,10 +178,18 @@ impl<'a> Importer<'a> {
             self.scopes[scope].names.insert(name.to_owned(), inner);
             id = inner;
         }
-        Some(id)
+        Ok(Some(id))
     }
 
-    fn node(&mut self, n: &'a NodeProto, call: Option<&Call<'a>>, depth: usize) -> Result<(), GraphError> {
+    fn count_values(&mut self, more: usize) -> Result<(), GraphError> {
+        self.values = self.values.saturating_add(more);
+        match self.values > self.limits.values {
+            true => Err(GraphError::Limit { what: "values", limit: self.limits.values }),
+            false => Ok(()),
+        }
+    }
+
+    fn node(&mut self, n: &NodeProto, depth: usize) -> Result<(), GraphError> {
         self.nodes += 1;
         if self.nodes > self.limits.nodes {
             return Err(GraphError::Limit { what: "nodes", limit: self.limits.nodes });
@@ -177,137 +201,63 @@ impl<'a> Importer<'a> {
                 inputs.push(None);
                 continue;
             }
-            let id = match call.and_then(|c| c.names.get(name)) {
-                Some(&id) => id,
-                None if call.is_some() => None,
-                None => self.resolve(name),
-            };
-            // An optional parameter of a function that the call leaves out is left out here too.
-            if id.is_none() && !call.is_some_and(|c| c.names.contains_key(name)) {
-                return Err(error(format!("input '{name}' is defined nowhere")));
-            }
-            inputs.push(id);
+            let id = self.resolve(name)?;
+            inputs.push(Some(id.ok_or_else(|| error(format!("input '{name}' is defined nowhere")))?));
         }
-        let outputs: Vec<Option<ValueId>> = n
-            .output
-            .iter()
-            .map(|name| match call {
-                _ if name.is_empty() => None,
-                Some(c) => c.names.get(name).copied().flatten(),
-                None => self.scope().names.get(name).copied(),
-            })
-            .collect();
-        let key = (domain(&n.domain), n.op_type.as_str(), n.overload.as_str());
-        if let Some(&f) = self.functions.get(&key) {
-            return self.inline(f, n, call, &inputs, &outputs, depth + 1);
+        let names = &self.scope().names;
+        let outputs: Vec<Option<ValueId>> = n.output.iter().map(|name| names.get(name).copied()).collect();
+        let own = domain(&n.domain);
+        if !self.opsets.contains_key(own) {
+            let own = if own.is_empty() { "ai.onnx" } else { own };
+            return Err(error(format!("the model imports no version of its operator set '{own}'")));
         }
         let mut attrs = BTreeMap::new();
         for a in &n.attribute {
-            let source = if a.ref_attr_name.is_empty() {
-                Some(a)
-            } else {
-                call.and_then(|c| c.attributes.get(a.ref_attr_name.as_str()).copied())
-            };
-            let Some(source) = source else { continue };
-            let attr = self.attribute(source, call, depth).map_err(|e| match e {
+            if !a.ref_attr_name.is_empty() {
+                return Err(error(format!("attribute '{}' refers to a function's, outside of one", a.name)));
+            }
+            let attr = self.attribute(a, depth).map_err(|e| match e {
                 AttrError::Graph(e) => e,
                 AttrError::Kind(kind) => {
                     error(format!("attribute '{}' is {kind}, which is not supported", a.name))
                 }
             })?;
-            if let Some(attr) = attr {
-                attrs.insert(a.name.clone(), attr);
+            if attr.is_some_and(|attr| attrs.insert(a.name.clone(), attr).is_some()) {
+                return Err(error(format!("attribute '{}' is given twice", a.name)));
             }
         }
         if n.op_type == "Constant" && domain(&n.domain).is_empty() {
-            let tensor = constant(&attrs).map_err(error)?;
-            if let [Some(id)] = outputs[..] {
-                let scope = self.scope();
-                let v = &mut scope.graph.values[id.0 as usize];
-                v.dtype = Some(tensor.dtype());
-                v.shape = Some(tensor.shape().iter().map(|&d| Dim::Known(d)).collect());
-                scope.graph.initializers.insert(id, tensor);
-            }
+            let tensor = constant(&attrs).map_err(&error)?;
+            let [Some(id)] = outputs[..] else {
+                return Err(error(format!("{} results; a Constant has one", outputs.len())));
+            };
+            let scope = self.scope();
+            let v = &mut scope.graph.values[id.0 as usize];
+            v.dtype = Some(tensor.dtype());
+            v.shape = Some(tensor.shape().iter().map(|&d| Dim::Known(d)).collect());
+            scope.graph.initializers.insert(id, tensor);
             return Ok(());
         }
-        let name = match call {
-            Some(c) => format!("{}{}", c.prefix, n.name),
-            None => n.name.clone(),
+        let node = Node {
+            domain: own.to_owned(),
+            op: n.op_type.clone(),
+            name: n.name.clone(),
+            inputs,
+            outputs,
+            attrs,
         };
-        let node = Node { domain: key.0.to_owned(), op: n.op_type.clone(), name, inputs, outputs, attrs };
         self.scope().graph.nodes.push(node);
         Ok(())
     }
 
-    /// Puts the body of a function in the place of its call.
-    fn inline(
-        &mut self,
-        f: &'a FunctionProto,
-        n: &'a NodeProto,
-        outer: Option<&Call<'a>>,
-        inputs: &[Option<ValueId>],
-        outputs: &[Option<ValueId>],
-        depth: usize,
-    ) -> Result<(), GraphError> {
-        if depth > self.limits.depth {
-            return Err(GraphError::Limit { what: "levels of functions", limit: self.limits.depth });
-        }
-        let mut names: BTreeMap<String, Option<ValueId>> = BTreeMap::new();
-        for (i, name) in f.input.iter().enumerate() {
-            names.insert(name.clone(), inputs.get(i).copied().flatten());
-        }
-        for body in &f.node {
-            for name in body.output.iter().filter(|o| !o.is_empty()) {
-                let wanted = f.output.iter().position(|o| o == name);
-                let given = wanted.and_then(|i| outputs.get(i).copied().flatten());
-                let fresh = Value { name: format!("{}/{name}", n.name), ..Value::default() };
-                let id = given.unwrap_or_else(|| self.scope().graph.add_value(fresh));
-                names.insert(name.clone(), Some(id));
-            }
-        }
-        let mut attributes: BTreeMap<&str, &AttributeProto> =
-            f.attribute_proto.iter().map(|a| (a.name.as_str(), a)).collect();
-        for a in &n.attribute {
-            if a.ref_attr_name.is_empty() {
-                attributes.insert(&a.name, a);
-            } else if let Some(a2) = outer.and_then(|c| c.attributes.get(a.ref_attr_name.as_str())) {
-                attributes.insert(&a.name, a2);
-            }
-        }
-        let call = Call { names, attributes, prefix: format!("{}/", n.name) };
-        for body in &f.node {
-            self.node(body, Some(&call), depth)?;
-        }
-        // A function output that is a parameter passed through.
-        for (name, out) in f.output.iter().zip(outputs) {
-            let produced = f.node.iter().any(|b| b.output.contains(name));
-            if let (false, Some(out)) = (produced, out) {
-                let from = call.names.get(name).copied().flatten();
-                let node = Node {
-                    op: "Identity".into(),
-                    inputs: vec![from],
-                    outputs: vec![Some(*out)],
-                    ..Node::default()
-                };
-                self.scope().graph.nodes.push(node);
-            }
-        }
-        Ok(())
-    }
-
-    fn attribute(
-        &mut self,
-        a: &'a AttributeProto,
-        call: Option<&Call<'a>>,
-        depth: usize,
-    ) -> Result<Option<Attr>, AttrError> {
+    fn attribute(&mut self, a: &AttributeProto, depth: usize) -> Result<Option<Attr>, AttrError> {
         let kind = AttributeType::try_from(a.r#type).unwrap_or(AttributeType::Undefined);
         // Files of the first IR version carry no type; the field that is set says it.
         let kind = if kind == AttributeType::Undefined { guess(a) } else { kind };
         Ok(Some(match kind {
-            AttributeType::Float => Attr::Float(a.f),
-            AttributeType::Int => Attr::Int(a.i),
-            AttributeType::String => Attr::String(a.s.clone()),
+            AttributeType::Float => Attr::Float(a.f.unwrap_or_default()),
+            AttributeType::Int => Attr::Int(a.i.unwrap_or_default()),
+            AttributeType::String => Attr::String(a.s.clone().unwrap_or_default()),
             AttributeType::Floats => Attr::Floats(a.floats.clone()),
             AttributeType::Ints => Attr::Ints(a.ints.clone()),
             AttributeType::Strings => Attr::Strings(a.strings.clone()),
@@ -317,9 +267,6 @@ impl<'a> Importer<'a> {
             },
             AttributeType::Tensors => {
                 Attr::Tensors(a.tensors.iter().map(|t| self.tensor(t)).collect::<Result<_, _>>()?)
-            }
-            AttributeType::Graph | AttributeType::Graphs if call.is_some() => {
-                return Err(AttrError::Kind("a graph inside a function"));
             }
             AttributeType::Graph => match &a.g {
                 Some(g) => Attr::Graph(Box::new(self.graph(g, depth + 1)?)),
@@ -360,8 +307,8 @@ fn guess(a: &AttributeProto) -> AttributeType {
         _ if !a.strings.is_empty() => Strings,
         _ if a.t.is_some() => Tensor,
         _ if a.g.is_some() => Graph,
-        _ if !a.s.is_empty() => String,
-        _ if a.f != 0.0 => Float,
+        _ if a.s.is_some() => String,
+        _ if a.f.is_some() => Float,
         _ => Int,
     }
 }
@@ -383,22 +330,28 @@ fn constant(attrs: &BTreeMap<String, Attr>) -> Result<Tensor, String> {
     })
 }
 
-fn value(info: &ValueInfoProto) -> Value {
-    let (dtype, shape) = match info.r#type.as_ref() {
-        Some(TypeProto { value: Some(TypeValue::Tensor(t)), .. }) => {
-            let dims = t.shape.as_ref().map(|s| {
-                let dim = |d: &isobit_onnx::proto::Dimension| match &d.value {
-                    Some(DimensionValue::Value(n)) => usize::try_from(*n).map_or(Dim::Unknown, Dim::Known),
-                    Some(DimensionValue::Param(p)) if !p.is_empty() => Dim::Symbol(p.clone()),
-                    _ => Dim::Unknown,
-                };
-                s.dim.iter().map(dim).collect()
-            });
-            (DType::from_onnx(t.elem_type), dims)
+fn value(info: &ValueInfoProto) -> Result<Value, String> {
+    let name = info.name.clone();
+    let kind = match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
+        None => return Ok(Value { name, ..Value::default() }),
+        Some(TypeValue::Tensor(t)) => {
+            let shape = t.shape.as_ref().map(|s| s.dim.iter().map(dim).collect());
+            return Ok(Value { name, dtype: DType::from_onnx(t.elem_type), shape });
         }
-        _ => (None, None),
+        Some(TypeValue::Sequence(_)) => "a sequence",
+        Some(TypeValue::Map(_)) => "a map",
+        Some(TypeValue::SparseTensor(_)) => "a sparse tensor",
+        Some(TypeValue::Optional(_)) => "an optional",
     };
-    Value { name: info.name.clone(), dtype, shape }
+    Err(format!("'{name}' is {kind}; only tensors are supported"))
+}
+
+fn dim(d: &Dimension) -> Dim {
+    match &d.value {
+        Some(DimensionValue::Value(n)) => usize::try_from(*n).map_or(Dim::Unknown, Dim::Known),
+        Some(DimensionValue::Param(p)) if !p.is_empty() => Dim::Symbol(p.clone()),
+        _ => Dim::Unknown,
+    }
 }
 
 /// Puts the nodes in topological order, keeping the file's order where it is one.
@@ -413,14 +366,7 @@ pub(crate) fn sort(graph: &mut Graph) -> Result<(), GraphError> {
     let mut missing = vec![0usize; graph.nodes.len()];
     for (i, node) in graph.nodes.iter().enumerate() {
         let mut operands: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
-        for attr in node.attrs.values() {
-            let bodies: &[Graph] = match attr {
-                Attr::Graph(g) => std::slice::from_ref(&**g),
-                Attr::Graphs(gs) => gs,
-                _ => &[],
-            };
-            operands.extend(bodies.iter().flat_map(|b| b.captures.iter().map(|(_, outer)| *outer)));
-        }
+        operands.extend(bodies(node).flat_map(|b| b.captures.iter().map(|(_, outer)| *outer)));
         for v in operands.into_iter().filter(|v| !defined[v.0 as usize]) {
             missing[i] += 1;
             waiting.entry(v).or_default().push(i);

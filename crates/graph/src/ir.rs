@@ -123,3 +123,16 @@ impl Node {
         if self.domain.is_empty() { self.op.clone() } else { format!("{}::{}", self.domain, self.op) }
     }
 }
+
+/// The graphs in a node's attributes, in the order of the attributes' names.
+pub(crate) fn bodies(node: &Node) -> impl Iterator<Item = &Graph> {
+    node.attrs.values().flat_map(attr_bodies)
+}
+
+pub(crate) fn attr_bodies(attr: &Attr) -> &[Graph] {
+    match attr {
+        Attr::Graph(g) => std::slice::from_ref(&**g),
+        Attr::Graphs(gs) => gs,
+        _ => &[],
+    }
+}

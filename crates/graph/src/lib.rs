@@ -16,11 +16,13 @@
 mod canonical;
 mod error;
 mod export;
+mod functions;
 mod import;
 mod ir;
 mod json;
 mod object;
 mod upgrade;
+mod validate;
 
 pub use canonical::canonicalize;
 pub use error::GraphError;
@@ -28,4 +30,4 @@ pub use export::{export, export_external};
 pub use import::import;
 pub use ir::{Attr, Dim, Graph, Model, Node, Value, ValueId};
 pub use object::{Manifest, ModelObject, PROFILE, Part, from_onnx_bytes, open};
-pub use upgrade::{PINNED_IR_VERSION, PINNED_OPSET, upgrade};
+pub use upgrade::{NEWEST_OPSET, PINNED_IR_VERSION, PINNED_OPSET, upgrade};

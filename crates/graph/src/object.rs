@@ -40,7 +40,7 @@ impl ModelObject {
     pub fn from_model(model: &Model) -> Result<Self, GraphError> {
         let mut model = model.clone();
         upgrade(&mut model)?;
-        canonicalize(&mut model);
+        canonicalize(&mut model)?;
         let (proto, weights) = export_external(&model, WEIGHTS);
         let bytes = isobit_onnx::encode(&proto);
         let manifest = manifest(&model, &bytes, &weights).encode().into_bytes();
@@ -223,7 +223,7 @@ pub fn open(path: &Path) -> Result<Model, GraphError> {
     let (proto, folder) = isobit_onnx::read(path, &limits)?;
     let mut model = import(&proto, &folder, &limits)?;
     upgrade(&mut model)?;
-    canonicalize(&mut model);
+    canonicalize(&mut model)?;
     Ok(model)
 }
 
@@ -232,6 +232,6 @@ pub fn from_onnx_bytes(bytes: &[u8]) -> Result<Model, GraphError> {
     let limits = Limits::default();
     let mut model = import(&isobit_onnx::decode(bytes, &limits)?, &NoExternal, &limits)?;
     upgrade(&mut model)?;
-    canonicalize(&mut model);
+    canonicalize(&mut model)?;
     Ok(model)
 }

@@ -7,12 +7,14 @@ pub struct Limits {
     pub tensor_bytes: u64,
     /// Nodes, subgraphs and inlined functions included.
     pub nodes: usize,
+    /// Values: inputs, initializers and results, those of subgraphs included.
+    pub values: usize,
     /// Levels of subgraphs and of functions in functions.
     pub depth: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { file_bytes: 2 << 30, tensor_bytes: 64 << 30, nodes: 1_000_000, depth: 32 }
+        Self { file_bytes: 2 << 30, tensor_bytes: 64 << 30, nodes: 1_000_000, values: 4_000_000, depth: 32 }
     }
 }

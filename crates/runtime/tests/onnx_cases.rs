@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use isobit_graph::{Model, from_onnx_bytes};
+use isobit_graph::{GraphError, Model, from_onnx_bytes};
 use isobit_onnx::proto::{ModelProto, TensorProto, TypeValue};
 use isobit_onnx::{Limits, NoExternal, tensor_from_proto};
 use isobit_ops::{Code, OpError, find};
@@ -117,6 +117,12 @@ fn outcome(files: &Files) -> Outcome {
     }
     let model = match from_onnx_bytes(&files["model.onnx"]) {
         Ok(model) => model,
+        Err(GraphError::Upgrade { node, opset, .. }) => {
+            return Outcome::NotImplemented(format!(
+                "upgrade of {} from opset {opset}",
+                node.trim_end_matches(" ''")
+            ));
+        }
         Err(e) => return Outcome::Wrong(format!("does not import: {e}")),
     };
     let unknown: BTreeSet<String> = model

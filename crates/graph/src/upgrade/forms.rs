@@ -1,12 +1,15 @@
 //! The rules, by operator. A version in a condition is the first whose form is the current one.
 
-use isobit_tensor::{DType, Tensor};
+use isobit_tensor::{DType, Tensor, bf16, f16};
 
-use super::Rewriter;
-use crate::{Attr, GraphError, Node, ValueId};
+use super::{Rewriter, norm, resize};
+use crate::{Attr, Dim, GraphError, Node, ValueId};
 
 pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphError> {
     let v = r.opset;
+    if v < 6 {
+        node.attrs.remove("consumed_inputs"); // a hint for in-place execution
+    }
     match node.op.as_str() {
         "Squeeze" | "Unsqueeze" | "ReduceSum" if v < 13 => ints_to_input(r, &mut node, "axes", 1),
         "ReduceMean" | "ReduceMax" | "ReduceMin" | "ReduceProd" | "ReduceL1" | "ReduceL2"
@@ -18,7 +21,7 @@ pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         "Split" if v < 18 => split(r, &mut node),
         "Reshape" if v < 5 => ints_to_input(r, &mut node, "shape", 1),
         "Slice" if v < 10 => slice(r, &mut node),
-        "Pad" if v < 11 => pad(r, &mut node),
+        "Pad" if v < 11 => pad(r, &mut node)?,
         "Clip" if v < 11 => clip(r, &mut node)?,
         "TopK" if v < 10 => {
             let k = take_int(&mut node, "k").ok_or_else(|| r.error(&node, "it has no k"))?;
@@ -28,29 +31,47 @@ pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         "Dropout" if v < 12 => {
             node.attrs.clear(); // ratio matters in training only, which these versions do not do
         }
-        "BatchNormalization" if v < 14 => batch_norm(r, &mut node)?,
+        "BatchNormalization" if v < 14 => norm::batch(r, &mut node)?,
         "Softmax" | "LogSoftmax" | "Hardmax" if v < 13 => return flat_softmax(r, node),
-        "Upsample" => upsample(r, &mut node)?,
-        "Resize" if v < 11 => resize_10(&mut node),
-        "Resize" if v < 19 => resize_18(&mut node, v),
+        "Upsample" => resize::upsample(r, &mut node)?,
+        "Resize" if v < 11 => resize::resize_10(&mut node),
+        "Resize" if v < 19 => resize::resize_18(r, &mut node),
         "Scatter" => node.op = "ScatterElements".into(),
         "Cast" if v < 6 => cast_1(r, &mut node)?,
         "Add" | "Sub" | "Mul" | "Div" | "Pow" | "And" | "Or" | "Xor" | "Equal" | "Less" | "Greater"
-        | "PRelu"
             if v < 7 =>
         {
             legacy_broadcast(r, &mut node)?;
         }
+        "PRelu" if v < 7 => prelu(r, &mut node)?,
         "Gemm" if v < 7 => {
             node.attrs.remove("broadcast");
         }
         "LSTM" | "GRU" | "RNN" if v < 7 => {
             node.attrs.remove("output_sequence");
         }
-        "GroupNormalization" if v < 21 => {
-            return Err(
-                r.error(&node, "its scale is per group before opset 21; export with opset 21 or newer")
-            );
+        "GroupNormalization" if v < 21 => norm::group(r, &mut node)?,
+        "Concat" if v < 4 => {
+            node.attrs.entry("axis".into()).or_insert(Attr::Int(1));
+        }
+        "Tile" if v < 6 => {
+            return Err(r.error(&node, "it takes tiles and an axis; export with opset 6 or newer"));
+        }
+        "LpPool" | "GlobalLpPool" if v < 2 => integral_p(r, &mut node)?,
+        "MeanVarianceNormalization" if v < 9 => {
+            return Err(r.error(&node, "across_channels and normalize_variance have no current form"));
+        }
+        "Scan" if v < 9 => return Err(r.error(&node, "it has a batch axis; export with opset 9 or newer")),
+        "RoiAlign" if v < 16 => {
+            node.attrs
+                .entry("coordinate_transformation_mode".into())
+                .or_insert(Attr::String(b"output_half_pixel".to_vec()));
+        }
+        "GridSample" if v < 20 => grid_sample(&mut node),
+        "DFT" if v < 20 => {
+            let axis = take_int(&mut node, "axis").unwrap_or(1);
+            let axis = r.constant(Tensor::scalar(axis));
+            set_input(&mut node, 2, axis);
         }
         _ => {}
     }
@@ -66,16 +87,23 @@ fn ints_to_input(r: &mut Rewriter<'_>, node: &mut Node, name: &str, at: usize) {
     }
 }
 
-fn set_input(node: &mut Node, at: usize, input: ValueId) {
+pub(super) fn set_input(node: &mut Node, at: usize, input: ValueId) {
     if node.inputs.len() <= at {
         node.inputs.resize(at + 1, None);
     }
     node.inputs[at] = Some(input);
 }
 
-fn take_int(node: &mut Node, name: &str) -> Option<i64> {
+pub(super) fn take_int(node: &mut Node, name: &str) -> Option<i64> {
     match node.attrs.remove(name) {
         Some(Attr::Int(v)) => Some(v),
+        _ => None,
+    }
+}
+
+pub(super) fn take_float(node: &mut Node, name: &str) -> Option<f32> {
+    match node.attrs.remove(name) {
+        Some(Attr::Float(v)) => Some(v),
         _ => None,
     }
 }
@@ -94,38 +122,79 @@ fn slice(r: &mut Rewriter<'_>, node: &mut Node) {
     ints_to_input(r, node, "axes", 3);
 }
 
-fn pad(r: &mut Rewriter<'_>, node: &mut Node) {
+fn pad(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
     ints_to_input(r, node, "paddings", 1);
     ints_to_input(r, node, "pads", 1);
-    if let Some(Attr::Float(value)) = node.attrs.remove("value") {
-        let value = r.constant(Tensor::scalar(value));
-        set_input(node, 2, value);
+    // Zero of any type is what is padded with anyway.
+    match take_float(node, "value") {
+        Some(value) if value.to_bits() != 0 => float_to_input(r, node, value, 2),
+        _ => Ok(()),
     }
 }
 
 fn clip(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
-    let dtype = node.inputs.first().copied().flatten().and_then(|x| r.graph.value(x).dtype);
-    if dtype.is_some_and(|d| d != DType::F32) {
-        return Err(r.error(node, "bounds of another type than float32; export with opset 11 or newer"));
-    }
     for (at, name) in [(1, "min"), (2, "max")] {
-        if let Some(Attr::Float(value)) = node.attrs.remove(name) {
-            let value = r.constant(Tensor::scalar(value));
-            set_input(node, at, value);
+        if let Some(value) = take_float(node, name) {
+            float_to_input(r, node, value, at)?;
         }
     }
     Ok(())
 }
 
-fn batch_norm(r: &Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
-    if take_int(node, "spatial") == Some(0) {
-        return Err(r.error(node, "spatial=0 normalises each position apart"));
+/// An attribute that became an input of the operand's type; float32 where that is not declared, so that a wrong
+/// guess is a type error and never a wrong number.
+fn float_to_input(r: &mut Rewriter<'_>, node: &mut Node, value: f32, at: usize) -> Result<(), GraphError> {
+    let dtype = node.inputs.first().copied().flatten().and_then(|x| r.graph.value(x).dtype);
+    let tensor = match dtype.unwrap_or(DType::F32) {
+        DType::F32 => Tensor::scalar(value),
+        DType::F64 => Tensor::scalar(f64::from(value)),
+        DType::F16 => Tensor::scalar(f16::from_f32(value)),
+        DType::BF16 => Tensor::scalar(bf16::from_f32(value)),
+        other => return Err(r.error(node, &format!("a float attribute beside a {other} operand"))),
+    };
+    let input = r.constant(tensor);
+    set_input(node, at, input);
+    Ok(())
+}
+
+fn integral_p(r: &Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
+    if let Some(p) = take_float(node, "p") {
+        if p.fract() != 0.0 || !(1.0..=64.0).contains(&p) {
+            return Err(r.error(node, "p is not a small whole number"));
+        }
+        node.attrs.insert("p".into(), Attr::Int(p as i64));
     }
-    if r.opset < 7 && take_int(node, "is_test") != Some(1) {
-        return Err(r.error(node, "it is in training mode; export for inference"));
+    Ok(())
+}
+
+fn grid_sample(node: &mut Node) {
+    if let Some(Attr::String(mode)) = node.attrs.get_mut("mode") {
+        match mode.as_slice() {
+            b"bilinear" => *mode = b"linear".to_vec(),
+            b"bicubic" => *mode = b"cubic".to_vec(),
+            _ => {}
+        }
     }
-    node.attrs.remove("consumed_inputs");
-    node.outputs.truncate(1);
+}
+
+/// Before opset 7 a slope of several elements was one a channel, axis 1; now it is aligned at the end.
+fn prelu(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
+    let (Some(&Some(x)), Some(&Some(slope))) = (node.inputs.first(), node.inputs.get(1)) else {
+        return Err(r.error(node, "it has fewer than two operands"));
+    };
+    let shared = r.graph.value(slope).shape.as_deref() == Some(&[Dim::Known(1)]);
+    if shared || r.rank(slope) == Some(0) {
+        return Ok(());
+    }
+    let rank = r.rank(x).ok_or_else(|| r.error(node, "its operand's rank is not declared"))?;
+    if r.rank(slope) != Some(1) || rank < 2 {
+        return Err(r.error(node, "its slope is not one number a channel"));
+    }
+    let axes: Vec<i64> = (1..rank as i64 - 1).collect();
+    if !axes.is_empty() {
+        let axes = r.ints(&axes);
+        node.inputs[1] = Some(r.op("Unsqueeze", &[slope, axes], &[]));
+    }
     Ok(())
 }
 
@@ -156,45 +225,6 @@ fn flat_softmax(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphError> 
     Ok(())
 }
 
-fn upsample(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
-    if let Some(Attr::Floats(scales)) = node.attrs.remove("scales") {
-        let scales = r.constant(Tensor::vector(scales));
-        set_input(node, 1, scales);
-    }
-    if node.inputs.get(1).copied().flatten().is_none() {
-        return Err(r.error(node, "it has no scales"));
-    }
-    node.op = "Resize".into();
-    resize_10(node);
-    Ok(())
-}
-
-/// Resize-10 took (X, scales) and mapped coordinates asymmetrically.
-fn resize_10(node: &mut Node) {
-    let scales = node.inputs.get(1).copied().flatten();
-    node.inputs.truncate(1);
-    node.inputs.push(None);
-    node.inputs.push(scales);
-    let text = |s: &str| Attr::String(s.as_bytes().to_vec());
-    node.attrs.insert("coordinate_transformation_mode".into(), text("asymmetric"));
-    node.attrs.entry("mode".into()).or_insert_with(|| text("nearest"));
-    node.attrs.insert("nearest_mode".into(), text("floor"));
-    if matches!(node.attrs.get("mode"), Some(Attr::String(m)) if m == b"bilinear") {
-        node.attrs.insert("mode".into(), text("linear"));
-    }
-}
-
-fn resize_18(node: &mut Node, version: i64) {
-    // Resize-11 wants a roi operand even where it means nothing; an empty one is none.
-    let cropping = matches!(
-        node.attrs.get("coordinate_transformation_mode"),
-        Some(Attr::String(m)) if m == b"tf_crop_and_resize"
-    );
-    if version < 13 && !cropping && node.inputs.len() > 1 {
-        node.inputs[1] = None;
-    }
-}
-
 fn cast_1(r: &Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
     if let Some(Attr::String(name)) = node.attrs.get("to") {
         let wanted = String::from_utf8_lossy(name).to_lowercase();
@@ -214,7 +244,6 @@ fn cast_1(r: &Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
 fn legacy_broadcast(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
     let broadcast = take_int(node, "broadcast").unwrap_or(0) != 0;
     let axis = take_int(node, "axis");
-    node.attrs.remove("consumed_inputs");
     let (Some(axis), true) = (axis, broadcast) else { return Ok(()) };
     let (Some(&Some(a)), Some(&Some(b))) = (node.inputs.first(), node.inputs.get(1)) else {
         return Err(r.error(node, "it has fewer than two operands"));

@@ -2,6 +2,8 @@
 //! once. Each rule keeps the result bit for bit: it restates, it never recomputes.
 
 mod forms;
+mod norm;
+mod resize;
 
 use isobit_tensor::Tensor;
 
@@ -10,18 +12,38 @@ use crate::{Attr, Graph, GraphError, Model, Node, Value, ValueId};
 /// The operator set version of `ai.onnx` that canonical models are written in. A model that imports a newer one
 /// keeps it.
 pub const PINNED_OPSET: i64 = 23;
-/// The IR version canonical models declare: that of the pinned operator set.
+/// The IR version of canonical models in the pinned operator set.
 pub const PINNED_IR_VERSION: i64 = 11;
+
+/// The newest operator set version of `ai.onnx` whose forms are known here.
+pub const NEWEST_OPSET: i64 = 28;
 
 /// Upgrades every node of the model in place.
 pub fn upgrade(model: &mut Model) -> Result<(), GraphError> {
     let opset = model.opsets.get("").copied().unwrap_or(1);
+    if !(1..=NEWEST_OPSET).contains(&opset) {
+        return Err(GraphError::Graph {
+            graph: model.graph.name.clone(),
+            message: format!("opset {opset} of ai.onnx is not one of 1 to {NEWEST_OPSET}, those known here"),
+        });
+    }
     if opset < PINNED_OPSET {
         graph(&mut model.graph, opset)?;
     }
-    model.opsets.insert(String::new(), opset.max(PINNED_OPSET));
-    model.ir_version = model.ir_version.max(PINNED_IR_VERSION);
+    let opset = opset.max(PINNED_OPSET);
+    model.opsets.insert(String::new(), opset);
+    model.ir_version = ir_version(opset);
     Ok(())
+}
+
+/// The IR version an operator set came out with: not the file's own, which says nothing about its meaning.
+fn ir_version(opset: i64) -> i64 {
+    match opset {
+        ..=23 => PINNED_IR_VERSION,
+        24 => 12,
+        25..=27 => 13,
+        _ => 14,
+    }
 }
 
 fn graph(g: &mut Graph, opset: i64) -> Result<(), GraphError> {

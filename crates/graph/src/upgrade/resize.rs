@@ -1,0 +1,56 @@
+//! Upsample and Resize.
+
+use isobit_tensor::Tensor;
+
+use super::Rewriter;
+use super::forms::{set_input, take_float};
+use crate::{Attr, GraphError, Node};
+
+pub(super) fn upsample(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
+    let (height, width) = (take_float(node, "height_scale"), take_float(node, "width_scale"));
+    let scales = match (node.attrs.remove("scales"), height, width) {
+        (Some(Attr::Floats(scales)), _, _) => Some(scales),
+        (_, Some(height), Some(width)) => Some(vec![1.0, 1.0, height, width]),
+        _ => None,
+    };
+    if let Some(scales) = scales {
+        let scales = r.constant(Tensor::vector(scales));
+        set_input(node, 1, scales);
+    }
+    if node.inputs.get(1).copied().flatten().is_none() {
+        return Err(r.error(node, "it has no scales"));
+    }
+    node.op = "Resize".into();
+    resize_10(node);
+    Ok(())
+}
+
+/// Resize-10 took (X, scales), mapped coordinates asymmetrically and rounded down.
+pub(super) fn resize_10(node: &mut Node) {
+    let scales = node.inputs.get(1).copied().flatten();
+    node.inputs.truncate(1);
+    node.inputs.extend([None, scales]);
+    let text = |s: &str| Attr::String(s.as_bytes().to_vec());
+    node.attrs.insert("coordinate_transformation_mode".into(), text("asymmetric"));
+    node.attrs.insert("nearest_mode".into(), text("floor"));
+    if matches!(node.attrs.get("mode"), Some(Attr::String(m)) if m == b"bilinear") {
+        node.attrs.insert("mode".into(), text("linear"));
+    }
+}
+
+/// Resize-11 wanted operands even where they mean nothing: a roi without cropping, empty scales beside sizes.
+pub(super) fn resize_18(r: &Rewriter<'_>, node: &mut Node) {
+    let crops = matches!(
+        node.attrs.get("coordinate_transformation_mode"),
+        Some(Attr::String(m)) if m == b"tf_crop_and_resize"
+    );
+    for (i, input) in node.inputs.iter_mut().enumerate().skip(1) {
+        let empty = input.and_then(|v| r.graph.initializers.get(&v)).is_some_and(Tensor::is_empty);
+        if empty || i == 1 && !crops {
+            *input = None;
+        }
+    }
+    while node.inputs.len() > 1 && node.inputs.last() == Some(&None) {
+        node.inputs.pop();
+    }
+}

@@ -1,0 +1,5 @@
+//! Whole models through the whole crate.
+
+mod address;
+mod mutations;
+mod rewrite;
