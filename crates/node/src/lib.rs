@@ -1,1 +1,23 @@
-//! Fetches models, serves inference, signs receipts, earns; the network in one process.
+//! The network in one process: a durable chain with one sequencer, workers that run jobs, an HTTP API, and its client.
+//!
+//! Workers and clients reach the network through [`Gateway`]: in the same process ([`Local`]) or over HTTP ([`Remote`]),
+//! with the same code on either side.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod chain;
+mod error;
+mod gateway;
+mod objects;
+mod remote;
+mod store;
+mod worker;
+
+pub use api::serve;
+pub use chain::Chain;
+pub use error::NodeError;
+pub use gateway::{Gateway, Local, Status};
+pub use objects::{Client, fetch_model, fetch_tensors, publish_model, store_tensors};
+pub use remote::Remote;
+pub use worker::{Honest, Run, Worker};

@@ -23,4 +23,4 @@ mod roots;
 
 pub use key::{Key, KeyError};
 pub use receipt::{Outcome, PROFILE, Receipt, ReceiptError, SignedReceipt};
-pub use roots::tensors_root;
+pub use roots::{decode_set, encode_set, tensors_root};

@@ -1,0 +1,191 @@
+//! The HTTP API. Amounts are decimal strings in base units; ids and hashes hexadecimal.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /healthz` | `ok` |
+//! | `GET /v1/status` | chain, height, nodes, jobs, coins |
+//! | `GET /v1/params` | what the network agreed on at genesis |
+//! | `GET /v1/wait?height=H` | waits up to a second for a block after H; `{"height"}` |
+//! | `GET /v1/accounts/{address}` | `{"balance", "nonce", "stake"}` |
+//! | `GET /v1/models` | `[{"model", "name"}]` |
+//! | `GET /v1/jobs/{id}` | a job, as an object and as RLP |
+//! | `GET /v1/nodes/{address}/jobs` | jobs in progress that the node was drawn for |
+//! | `GET /v1/blocks/{height}` | a block's RLP |
+//! | `POST /v1/transactions` | a signed transaction's RLP as the body; `{"hash", "height"}` once it is in a block on disk |
+//! | `GET /v1/blobs/{hash}` | the bytes |
+//! | `POST /v1/blobs` | stores the body; `{"hash"}` |
+//!
+//! Errors are `{"error": "..."}` with status 400 (refused), 404 (absent) or 500.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use alloy_primitives::{Address, B256, hex};
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use isobit_ledger::{Job, SignedTx};
+use isobit_tensor::Hash;
+use serde_json::{Value, json};
+
+use crate::{Gateway, Local, NodeError};
+
+/// Longest body of a request.
+const MAX_BODY: usize = 4 << 30;
+
+/// Serves the network of this process until `stop` completes; requests in progress are answered.
+pub async fn serve(
+    listener: tokio::net::TcpListener,
+    local: Local,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/v1/status", get(status))
+        .route("/v1/params", get(params))
+        .route("/v1/wait", get(wait))
+        .route("/v1/accounts/{address}", get(account))
+        .route("/v1/models", get(models))
+        .route("/v1/jobs/{id}", get(job))
+        .route("/v1/nodes/{address}/jobs", get(assigned))
+        .route("/v1/blocks/{height}", get(block))
+        .route("/v1/transactions", post(transact))
+        .route("/v1/blobs", post(put_blob))
+        .route("/v1/blobs/{hash}", get(get_blob))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(local);
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, app).with_graceful_shutdown(stop).await
+}
+
+struct Failure(NodeError);
+
+impl From<NodeError> for Failure {
+    fn from(e: NodeError) -> Self {
+        Self(e)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        use isobit_hub::BlobError;
+        let status = match &self.0 {
+            NodeError::Absent { .. } | NodeError::Blob(BlobError::Absent(_)) => StatusCode::NOT_FOUND,
+            NodeError::Refused(_) | NodeError::Malformed(_) | NodeError::Blob(BlobError::TooLong { .. }) => {
+                StatusCode::BAD_REQUEST
+            }
+            NodeError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(json!({ "error": self.0.to_string() }))).into_response()
+    }
+}
+
+type Answer = Result<Json<Value>, Failure>;
+
+/// Runs what may block on disk or on the sequencer away from the server's own threads.
+async fn blocking<T: Send + 'static>(
+    f: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(f).await.map_err(|_| NodeError::Stopping)?.map_err(Failure)
+}
+
+fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|_| Failure(NodeError::Malformed(format!("'{text}' is no {what}"))))
+}
+
+async fn status(State(local): State<Local>) -> Answer {
+    Ok(Json(serde_json::to_value(local.status()?).expect("plain data")))
+}
+
+async fn params(State(local): State<Local>) -> Answer {
+    let p = local.params()?;
+    Ok(Json(json!({
+        "chain_id": p.chain_id, "min_stake": p.min_stake.to_string(), "base_fee": p.base_fee.to_string(),
+        "unit_price": p.unit_price.to_string(), "silence_penalty": p.silence_penalty.to_string(),
+        "commit_window": p.commit_window, "reveal_window": p.reveal_window, "unbonding": p.unbonding,
+        "max_replicas": p.max_replicas, "treasury": p.treasury,
+    })))
+}
+
+#[derive(serde::Deserialize)]
+struct After {
+    height: u64,
+}
+
+async fn wait(State(local): State<Local>, Query(after): Query<After>) -> Answer {
+    let height = blocking(move || local.wait(after.height, Duration::from_secs(1))).await?;
+    Ok(Json(json!({ "height": height })))
+}
+
+async fn account(State(local): State<Local>, Path(address): Path<String>) -> Answer {
+    let address: Address = parse("address", &address)?;
+    let (balance, nonce) = local.account(address)?;
+    let stake = local.stake(address)?.map(|s| s.to_string());
+    Ok(Json(json!({ "balance": balance.to_string(), "nonce": nonce, "stake": stake })))
+}
+
+async fn models(State(local): State<Local>) -> Answer {
+    let models = local.models()?;
+    Ok(Json(models.into_iter().map(|(m, name)| json!({ "model": hex::encode(m), "name": name })).collect()))
+}
+
+/// A job for people, and its RLP for programs.
+fn job_json(job: &Job, chain_id: u64) -> Value {
+    let receipts = job.receipts(chain_id);
+    let seats = job.seats.iter().map(|s| {
+        let receipt = receipts.iter().find(|r| r.receipt.node == s.node);
+        let receipt = receipt.map(|r| serde_json::from_str::<Value>(&r.to_json()).expect("our own JSON"));
+        json!({ "node": s.node, "end": format!("{:?}", s.end()).to_lowercase(), "receipt": receipt })
+    });
+    json!({
+        "id": job.id, "phase": format!("{:?}", job.phase()).to_lowercase(), "requester": job.requester,
+        "model": hex::encode(job.model), "inputs": hex::encode(job.inputs), "seed": job.seed,
+        "max_fee": job.max_fee.to_string(), "fee": job.fee.to_string(),
+        "outputs": job.agreed().filter(|a| a.1 == 0).map(|a| hex::encode(a.0)),
+        "failure": job.agreed().map(|a| a.1).filter(|&c| c != 0),
+        "seats": seats.collect::<Vec<_>>(),
+        "rlp": hex::encode(alloy_rlp::encode(job)),
+    })
+}
+
+async fn job(State(local): State<Local>, Path(id): Path<String>) -> Answer {
+    let id: B256 = parse("job id", &id)?;
+    let chain_id = local.params()?.chain_id;
+    let job = blocking(move || local.job(id)).await?.ok_or_else(|| NodeError::absent("job", id))?;
+    Ok(Json(job_json(&job, chain_id)))
+}
+
+async fn assigned(State(local): State<Local>, Path(address): Path<String>) -> Answer {
+    let chain_id = local.params()?.chain_id;
+    let jobs = local.assigned(parse("address", &address)?)?;
+    Ok(Json(jobs.iter().map(|j| job_json(j, chain_id)).collect()))
+}
+
+async fn block(State(local): State<Local>, Path(height): Path<String>) -> Result<Vec<u8>, Failure> {
+    let height: u64 = parse("height", &height)?;
+    let block = blocking(move || local.chain.block(height)).await?;
+    Ok(block.ok_or_else(|| NodeError::absent("block", height))?.encode())
+}
+
+async fn transact(State(local): State<Local>, body: Bytes) -> Answer {
+    let tx = SignedTx::decode(&body)
+        .ok_or_else(|| NodeError::Malformed("the body is no signed transaction".into()))?;
+    let hash = tx.hash();
+    let height = blocking(move || local.submit(tx)).await?;
+    Ok(Json(json!({ "hash": hash, "height": height })))
+}
+
+async fn get_blob(State(local): State<Local>, Path(hash): Path<String>) -> Result<Vec<u8>, Failure> {
+    let hash: Hash = parse("hash", &hash)?;
+    blocking(move || local.blob(&hash)).await
+}
+
+async fn put_blob(State(local): State<Local>, body: Bytes) -> Answer {
+    let hash = blocking(move || local.put_blob(&body)).await?;
+    Ok(Json(json!({ "hash": hash })))
+}
