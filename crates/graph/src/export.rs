@@ -173,10 +173,12 @@ fn value_info(name: &str, value: &Value) -> ValueInfoProto {
         ..Dimension::default()
     };
     let shape = value.shape.as_ref().map(|s| TensorShapeProto { dim: s.iter().map(dim).collect() });
-    let tensor = |dtype: DType| TypeValue::Tensor(TensorType { elem_type: dtype.onnx(), shape });
+    // A type that says nothing is left out: tools take one for a contradiction of what they infer.
+    let known = value.dtype.is_some() || shape.is_some();
+    let tensor = TensorType { elem_type: value.dtype.map_or(0, DType::onnx), shape };
     ValueInfoProto {
         name: name.to_owned(),
-        r#type: value.dtype.map(|d| TypeProto { value: Some(tensor(d)), ..TypeProto::default() }),
+        r#type: known.then(|| TypeProto { value: Some(TypeValue::Tensor(tensor)), ..TypeProto::default() }),
         ..ValueInfoProto::default()
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         "BatchNormalization" if v < 14 => norm::batch(r, &mut node)?,
         "Softmax" | "LogSoftmax" | "Hardmax" if v < 13 => return flat_softmax(r, node),
         "Upsample" => resize::upsample(r, &mut node)?,
-        "Resize" if v < 11 => resize::resize_10(&mut node),
+        "Resize" if v < 11 => resize::resize_10(r, &mut node)?,
         "Resize" if v < 19 => resize::resize_18(r, &mut node),
         "Scatter" => node.op = "ScatterElements".into(),
         "Cast" if v < 6 => cast_1(r, &mut node)?,
@@ -144,7 +144,7 @@ fn clip(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
 /// An attribute that became an input of the operand's type; float32 where that is not declared, so that a wrong
 /// guess is a type error and never a wrong number.
 fn float_to_input(r: &mut Rewriter<'_>, node: &mut Node, value: f32, at: usize) -> Result<(), GraphError> {
-    let dtype = node.inputs.first().copied().flatten().and_then(|x| r.graph.value(x).dtype);
+    let dtype = node.inputs.first().copied().flatten().and_then(|x| r.dtype(x));
     let tensor = match dtype.unwrap_or(DType::F32) {
         DType::F32 => Tensor::scalar(value),
         DType::F64 => Tensor::scalar(f64::from(value)),
@@ -182,7 +182,7 @@ fn prelu(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
     let (Some(&Some(x)), Some(&Some(slope))) = (node.inputs.first(), node.inputs.get(1)) else {
         return Err(r.error(node, "it has fewer than two operands"));
     };
-    let shared = r.graph.value(slope).shape.as_deref() == Some(&[Dim::Known(1)]);
+    let shared = r.shape(slope) == Some(&[Dim::Known(1)]);
     if shared || r.rank(slope) == Some(0) {
         return Ok(());
     }
@@ -198,14 +198,14 @@ fn prelu(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
     Ok(())
 }
 
-/// Before opset 13 the input was seen as a matrix, cut at `axis`; equal to the current form only on the last axis.
+/// Before opset 13 the input was seen as a matrix, cut at `axis`. The matrix is spelled out even where a declared
+/// rank shows that it is the input itself: a declaration more or less must not change the canonical form.
 fn flat_softmax(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphError> {
     let axis = take_int(&mut node, "axis").unwrap_or(1);
     let (Some(&Some(x)), Some(&Some(y))) = (node.inputs.first(), node.outputs.first()) else {
         return Err(r.error(&node, "it has no operand or no result"));
     };
-    let last = r.rank(x).map(|rank| axis == -1 || axis == rank as i64 - 1);
-    if axis == -1 || last == Some(true) {
+    if axis == -1 {
         node.attrs.insert("axis".into(), Attr::Int(-1));
         r.push(node);
         return Ok(());

@@ -5,9 +5,11 @@ mod forms;
 mod norm;
 mod resize;
 
-use isobit_tensor::Tensor;
+use std::collections::BTreeMap;
 
-use crate::{Attr, Graph, GraphError, Model, Node, Value, ValueId};
+use isobit_tensor::{DType, Tensor};
+
+use crate::{Attr, Dim, Graph, GraphError, Model, Node, Value, ValueId};
 
 /// The operator set version of `ai.onnx` that canonical models are written in. A model that imports a newer one
 /// keeps it.
@@ -48,7 +50,13 @@ fn ir_version(opset: i64) -> i64 {
 
 fn graph(g: &mut Graph, opset: i64) -> Result<(), GraphError> {
     let nodes = std::mem::take(&mut g.nodes);
-    let mut rewriter = Rewriter { graph: g, opset };
+    let mut sources = BTreeMap::new();
+    for node in nodes.iter().filter(|n| n.domain.is_empty() && n.op == "Identity") {
+        if let ([Some(from)], [Some(to)]) = (&node.inputs[..], &node.outputs[..]) {
+            sources.insert(*to, sources.get(from).copied().unwrap_or(*from));
+        }
+    }
+    let mut rewriter = Rewriter { graph: g, opset, sources };
     for mut node in nodes {
         for attr in node.attrs.values_mut() {
             match attr {
@@ -70,6 +78,8 @@ fn graph(g: &mut Graph, opset: i64) -> Result<(), GraphError> {
 struct Rewriter<'g> {
     graph: &'g mut Graph,
     opset: i64,
+    /// What each result of an Identity is a copy of: copies must not change which form a rule chooses.
+    sources: BTreeMap<ValueId, ValueId>,
 }
 
 impl Rewriter<'_> {
@@ -99,9 +109,28 @@ impl Rewriter<'_> {
         out
     }
 
+    fn source(&self, v: ValueId) -> ValueId {
+        self.sources.get(&v).copied().unwrap_or(v)
+    }
+
+    /// The extents of a value, where the file declares them.
+    fn shape(&self, v: ValueId) -> Option<&[Dim]> {
+        self.graph.value(self.source(v)).shape.as_deref()
+    }
+
     /// The rank of a value, where the file declares it.
     fn rank(&self, v: ValueId) -> Option<usize> {
-        self.graph.value(v).shape.as_ref().map(Vec::len)
+        self.shape(v).map(<[Dim]>::len)
+    }
+
+    /// The element type of a value, where the file declares it.
+    fn dtype(&self, v: ValueId) -> Option<DType> {
+        self.graph.value(self.source(v)).dtype
+    }
+
+    /// The content of a value, where it is a constant.
+    fn content(&self, v: ValueId) -> Option<&Tensor> {
+        self.graph.initializers.get(&self.source(v))
     }
 
     fn error(&self, node: &Node, message: &str) -> GraphError {

@@ -21,18 +21,38 @@ pub(super) fn upsample(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), Grap
         return Err(r.error(node, "it has no scales"));
     }
     node.op = "Resize".into();
-    resize_10(node);
+    asymmetric(node, "floor"); // scales are at least 1
     Ok(())
 }
 
-/// Resize-10 took (X, scales), mapped coordinates asymmetrically and rounded down.
-pub(super) fn resize_10(node: &mut Node) {
+/// Resize-10 took (X, scales) and mapped coordinates asymmetrically. Its nearest neighbour lay below where an axis
+/// grew and above where it shrank; the current form has one rule for all axes.
+pub(super) fn resize_10(r: &Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
+    let scales = node.inputs.get(1).copied().flatten();
+    let nearest = !matches!(node.attrs.get("mode"), Some(Attr::String(m)) if m != b"nearest");
+    let below = match scales.and_then(|v| r.content(v)).and_then(|t| t.as_slice::<f32>().ok()) {
+        _ if !nearest => true,
+        Some(scales) if scales.iter().all(|&s| s >= 1.0) => true,
+        Some(scales) if scales.iter().all(|&s| s <= 1.0) => false,
+        _ => {
+            return Err(r.error(
+                node,
+                "nearest neighbours at scales that grow one axis and shrink another, or are computed; export \
+                 with opset 11 or newer",
+            ));
+        }
+    };
+    asymmetric(node, if below { "floor" } else { "ceil" });
+    Ok(())
+}
+
+fn asymmetric(node: &mut Node, nearest: &str) {
     let scales = node.inputs.get(1).copied().flatten();
     node.inputs.truncate(1);
     node.inputs.extend([None, scales]);
     let text = |s: &str| Attr::String(s.as_bytes().to_vec());
     node.attrs.insert("coordinate_transformation_mode".into(), text("asymmetric"));
-    node.attrs.insert("nearest_mode".into(), text("floor"));
+    node.attrs.insert("nearest_mode".into(), text(nearest));
     if matches!(node.attrs.get("mode"), Some(Attr::String(m)) if m == b"bilinear") {
         node.attrs.insert("mode".into(), text("linear"));
     }
@@ -45,7 +65,7 @@ pub(super) fn resize_18(r: &Rewriter<'_>, node: &mut Node) {
         Some(Attr::String(m)) if m == b"tf_crop_and_resize"
     );
     for (i, input) in node.inputs.iter_mut().enumerate().skip(1) {
-        let empty = input.and_then(|v| r.graph.initializers.get(&v)).is_some_and(Tensor::is_empty);
+        let empty = input.and_then(|v| r.content(v)).is_some_and(Tensor::is_empty);
         if empty || i == 1 && !crops {
             *input = None;
         }
