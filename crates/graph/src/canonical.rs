@@ -103,8 +103,9 @@ fn node_digest(node: &Node, position: usize, values: &[Digest]) -> Digest {
         parts.push(name.clone().into_bytes());
         parts.push(attr_bytes(attr, values));
     }
-    parts.push((node.inputs.len() as u64).to_le_bytes().to_vec());
-    for input in &node.inputs {
+    let inputs = operands(node);
+    parts.push((inputs.len() as u64).to_le_bytes().to_vec());
+    for input in inputs {
         parts.push(input.map(|v| values[v.0 as usize].to_vec()).unwrap_or_default());
     }
     parts.push((node.outputs.len() as u64).to_le_bytes().to_vec());
@@ -125,6 +126,11 @@ fn is_random(node: &Node) -> bool {
     let draws = node.domain.is_empty()
         && (RANDOM.contains(&node.op.as_str()) || node.op == "Dropout" && node.inputs.len() > 2);
     draws || bodies(node).any(|b| b.nodes.iter().any(is_random))
+}
+
+/// A node's operands without those left out at the end.
+fn operands(node: &Node) -> &[Option<ValueId>] {
+    &node.inputs[..node.inputs.iter().rposition(Option::is_some).map_or(0, |last| last + 1)]
 }
 
 /// The operand of an Identity.
@@ -339,7 +345,7 @@ impl<'g> Builder<'g> {
         while outputs.len() > 1 && outputs.last() == Some(&None) {
             outputs.pop();
         }
-        let inputs = node.inputs.iter().map(|v| v.map(|v| self.ids[&self.hashes.of(v)])).collect();
+        let inputs = operands(node).iter().map(|v| v.map(|v| self.ids[&self.hashes.of(v)])).collect();
         let rebase = |g: &Graph| {
             let mut g = g.clone();
             g.captures.iter_mut().for_each(|(_, from)| *from = self.ids[&self.hashes.of(*from)]);

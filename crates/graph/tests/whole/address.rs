@@ -21,7 +21,7 @@ fn digits() -> ModelProto {
     isobit_onnx::read(&path, &Limits::default()).unwrap().0
 }
 
-fn node(op: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributeProto>) -> NodeProto {
+pub(crate) fn node(op: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributeProto>) -> NodeProto {
     NodeProto {
         op_type: op.into(),
         input: inputs.iter().map(|&s| s.into()).collect(),
@@ -31,12 +31,12 @@ fn node(op: &str, inputs: &[&str], outputs: &[&str], attribute: Vec<AttributePro
     }
 }
 
-fn body(name: &str, g: GraphProto) -> AttributeProto {
+pub(crate) fn body(name: &str, g: GraphProto) -> AttributeProto {
     let r#type = AttributeType::Graph as i32;
     AttributeProto { name: name.into(), r#type, g: Some(g), ..AttributeProto::default() }
 }
 
-fn info(name: &str, dtype: i32, dims: &[i64]) -> ValueInfoProto {
+pub(crate) fn info(name: &str, dtype: i32, dims: &[i64]) -> ValueInfoProto {
     let dim = |&d: &i64| Dimension { value: Some(DimensionValue::Value(d)), ..Dimension::default() };
     let shape = Some(TensorShapeProto { dim: dims.iter().map(dim).collect() });
     let value = Some(TypeValue::Tensor(TensorType { elem_type: dtype, shape }));
@@ -156,6 +156,15 @@ fn an_object_is_its_own_canonical_form() {
         // The object's ONNX file is a model like any other, with the same address.
         let (proto, folder) = isobit_onnx::read(&dir.path().join("model.onnx"), &Limits::default()).unwrap();
         assert_eq!(object(&proto, &folder), first);
+    }
+}
+
+#[test]
+fn a_type_declared_in_part_survives() {
+    for elem_type in [0, 1, 27] {
+        let mut model = branching();
+        model.graph.as_mut().unwrap().output[0] = info("bv2", elem_type, &[2, 2]);
+        object(&model, &NoExternal).to_model().unwrap();
     }
 }
 
