@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod coins;
 mod commands;
+mod home;
 mod model;
 mod output;
 mod tensors;
@@ -27,12 +29,28 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// See it work: a hub, a ledger and three unlike nodes agree on 360 images, and catch a liar.
+    Demo(commands::demo::Args),
     /// Run a model on this machine and print its outputs and their roots.
     Run(commands::run::Args),
     /// Show what a model is: signature, operators, parameters, cost, address.
     Inspect(commands::inspect::Args),
     /// Say whether every operator and type of a model is executable here (exit code 1 if not).
     Check(commands::check::Args),
+    /// Check a receipt offline: run its job again and compare, field by field.
+    Verify(commands::verify::Args),
+    /// Run the network: hub, ledger, nodes and HTTP API in one process.
+    Up(commands::up::Args),
+    /// Publish a model: store its canonical form, register its address.
+    Publish(commands::publish::Args),
+    /// Ask the network for an inference, wait for it, and print the outputs.
+    Infer(commands::infer::Args),
+    /// Show a job: its phase, its nodes and what they answered, its outputs.
+    Job(commands::job::Args),
+    /// Run a node for a network elsewhere: fetch models, run jobs, sign receipts, earn.
+    Node(commands::node::Args),
+    /// Keys and coins.
+    Wallet(commands::wallet::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,9 +58,17 @@ fn main() -> ExitCode {
     init_logging(cli.verbose);
     let json = cli.json;
     let result = match cli.command {
+        Command::Demo(args) => commands::demo::main(args, json),
         Command::Run(args) => commands::run::main(args, json),
         Command::Inspect(args) => commands::inspect::main(args, json),
         Command::Check(args) => commands::check::main(args, json),
+        Command::Verify(args) => commands::verify::main(args, json),
+        Command::Up(args) => commands::up::main(args, json),
+        Command::Publish(args) => commands::publish::main(args, json),
+        Command::Infer(args) => commands::infer::main(args, json),
+        Command::Job(args) => commands::job::main(args, json),
+        Command::Node(args) => commands::node::main(args, json),
+        Command::Wallet(args) => commands::wallet::main(args, json),
     };
     match result {
         Ok(code) => code,

@@ -11,7 +11,7 @@ pub struct Block {
     pub height: u64,
     /// Hash of the parent; zero for the first.
     pub parent: B256,
-    /// Seconds since 1970, by whoever made the block. The rules do not use it.
+    /// Seconds since 1970, by whoever made the block, not before the parent's. Deadlines go by it.
     pub timestamp: u64,
     /// Root of the state after it.
     pub state_root: B256,
@@ -50,6 +50,7 @@ impl Block {
     /// Makes the next block from candidate transactions: those that the rules accept, in the given order.
     pub fn build(state: &mut State, parent: B256, timestamp: u64, candidates: &[SignedTx]) -> Executed {
         state.height += 1;
+        state.time = state.time.max(timestamp);
         let (mut txs, mut refused) = (Vec::new(), Vec::new());
         for tx in candidates {
             match state.apply(tx, parent) {
@@ -58,14 +59,19 @@ impl Block {
             }
         }
         let ended = state.tick();
-        let block = Block { height: state.height, parent, timestamp, state_root: state.root(), txs };
+        let block =
+            Block { height: state.height, parent, timestamp: state.time, state_root: state.root(), txs };
         Executed { block, refused, ended }
     }
 
     /// Executes a block on its parent's state and compares the state root. `None` if it is not a block of these
     /// rules; the state is then of no use.
     pub fn replay(&self, state: &mut State) -> Option<Vec<Job>> {
+        if self.timestamp < state.time {
+            return None;
+        }
         state.height += 1;
+        state.time = self.timestamp;
         for tx in &self.txs {
             state.apply(&SignedTx::decode(tx)?, self.parent).ok()?;
         }

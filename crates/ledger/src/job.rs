@@ -20,7 +20,7 @@ pub struct Job {
     pub max_fee: u128,
     /// Block of posting.
     pub posted: u64,
-    /// Block after which the present phase is over.
+    /// Block time after which the present phase is over.
     pub deadline: u64,
     /// [`Phase`] as a number.
     pub phase: u8,

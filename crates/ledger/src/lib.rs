@@ -7,7 +7,7 @@
 //! the nodes. Each commits to its receipt, sealed by its address and a salt; when all have, each reveals. More than half of the
 //! drawn nodes with one outcome and cost settle the job: they are paid, whoever revealed something else loses the whole stake,
 //! whoever stayed silent a part of it. Without such a majority the requester gets everything back. Every phase has a deadline
-//! in blocks, so every path ends; the sum of coins never changes ([`State::total_coins`]).
+//! in block time, so every path ends; the sum of coins never changes ([`State::total_coins`]).
 
 #![forbid(unsafe_code)]
 

@@ -2,7 +2,7 @@ use alloy_primitives::Address;
 
 use crate::COIN;
 
-/// What a network agrees on at genesis. Amounts in base units, windows in blocks.
+/// What a network agrees on at genesis. Amounts in base units, windows in seconds of block time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Params {
     /// Signatures are for this chain alone.
@@ -15,11 +15,11 @@ pub struct Params {
     pub unit_price: u128,
     /// Taken from the stake of a drawn node that does not commit or reveal.
     pub silence_penalty: u128,
-    /// Blocks to commit in.
+    /// Seconds to commit in.
     pub commit_window: u64,
-    /// Blocks to reveal in.
+    /// Seconds to reveal in.
     pub reveal_window: u64,
-    /// Blocks between leaving and getting the stake back.
+    /// Seconds between leaving and getting the stake back.
     pub unbonding: u64,
     /// Most nodes drawn for a job.
     pub max_replicas: u8,
@@ -35,9 +35,9 @@ impl Default for Params {
             base_fee: COIN / 1_000,
             unit_price: COIN / 1_000_000_000,
             silence_penalty: 10 * COIN,
-            commit_window: 50,
-            reveal_window: 50,
-            unbonding: 100,
+            commit_window: 120,
+            reveal_window: 60,
+            unbonding: 3_600,
             max_replicas: 15,
             treasury: Address::repeat_byte(0x15),
         }

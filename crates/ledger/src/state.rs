@@ -30,7 +30,7 @@ pub struct ModelEntry {
 pub struct NodeEntry {
     /// Base units at stake.
     pub stake: u128,
-    /// 0 while active, else the block from which the stake can be withdrawn.
+    /// 0 while active, else the time from which the stake can be withdrawn.
     pub leaves: u64,
     /// Jobs in progress that the node was drawn for.
     pub jobs: u64,
@@ -54,6 +54,8 @@ pub struct State {
     pub params: Params,
     /// Height of the last block.
     pub height: u64,
+    /// Time of the last block, in seconds since 1970; it never goes back.
+    pub time: u64,
     /// Accounts by address.
     pub accounts: BTreeMap<Address, Account>,
     /// Models by content address.
@@ -173,7 +175,7 @@ impl State {
                 self.nodes.insert(from, NodeEntry { stake: *stake, leaves: 0, jobs: 0 });
             }
             Action::Leave => {
-                let leaves = self.height + self.params.unbonding;
+                let leaves = self.time + self.params.unbonding;
                 let node = self.nodes.get_mut(&from).ok_or(TxError::NoNode(from, "it has not joined"))?;
                 if node.leaves > 0 {
                     return Err(TxError::NoNode(from, "it is leaving already"));
@@ -184,7 +186,7 @@ impl State {
                 let node = self.nodes.get(&from).ok_or(TxError::NoNode(from, "it has not joined"))?;
                 match node {
                     n if n.leaves == 0 => return Err(TxError::NoNode(from, "it must leave first")),
-                    n if n.leaves > self.height => {
+                    n if n.leaves > self.time => {
                         return Err(TxError::NoNode(from, "its stake is still unbonding"));
                     }
                     n if n.jobs > 0 => return Err(TxError::NoNode(from, "it has jobs in progress")),
@@ -246,7 +248,7 @@ impl State {
             seed,
             max_fee,
             posted: self.height,
-            deadline: self.height + self.params.commit_window,
+            deadline: self.time + self.params.commit_window,
             phase: Phase::Assigned as u8,
             seats: nodes.into_iter().map(seat).collect(),
             fee: 0,
@@ -298,7 +300,7 @@ impl State {
     }
 
     fn open(&mut self, id: B256) {
-        let deadline = self.height + self.params.reveal_window;
+        let deadline = self.time + self.params.reveal_window;
         if let Some(job) = self.jobs.get_mut(&id) {
             job.phase = Phase::Committed as u8;
             job.deadline = deadline;
@@ -333,12 +335,12 @@ impl State {
         Ok(())
     }
 
-    /// Ends what can be ended at this height: judged jobs, jobs past a deadline. Returns the ended ones.
+    /// Ends what can be ended at this time: judged jobs, jobs past a deadline. Returns the ended ones.
     pub(crate) fn tick(&mut self) -> Vec<Job> {
         let mut ended = Vec::new();
         for id in self.jobs.keys().copied().collect::<Vec<_>>() {
             let job = &self.jobs[&id];
-            let late = self.height > job.deadline;
+            let late = self.time > job.deadline;
             let committed = job.seats.iter().filter(|s| !s.commitment.is_zero()).count();
             match job.phase() {
                 Phase::Assigned if late && 2 * committed > job.seats.len() => self.open(id),
@@ -393,7 +395,7 @@ impl State {
         Some(job)
     }
 
-    /// The state as bytes: an RLP list of height, accounts, models, nodes and jobs, each in key order. The parameters
+    /// The state as bytes: an RLP list of height, time, accounts, models, nodes and jobs, each in key order. The parameters
     /// are the network's and not part of it.
     pub fn encode(&self) -> Vec<u8> {
         fn pairs<K: Encodable, V: Encodable>(map: &BTreeMap<K, V>) -> Bytes {
@@ -406,6 +408,7 @@ impl State {
         }
         let fields = StateFields {
             height: self.height,
+            time: self.time,
             accounts: pairs(&self.accounts),
             models: pairs(&self.models),
             nodes: pairs(&self.nodes),
@@ -428,6 +431,7 @@ impl State {
         Some(Self {
             params,
             height: fields.height,
+            time: fields.time,
             accounts: pairs(&fields.accounts)?,
             models: pairs(&fields.models)?,
             nodes: pairs(&fields.nodes)?,
@@ -444,6 +448,7 @@ impl State {
 #[derive(RlpEncodable, RlpDecodable)]
 struct StateFields {
     height: u64,
+    time: u64,
     accounts: Bytes,
     models: Bytes,
     nodes: Bytes,

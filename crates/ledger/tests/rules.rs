@@ -24,7 +24,8 @@ impl World {
     /// `n` funded keys; all but the first join as nodes.
     fn new(n: usize) -> Self {
         let keys: Vec<Key> = (0..n).map(|i| Key::from_hex(&format!("{:064x}", i + 1)).unwrap()).collect();
-        let genesis = State::genesis(Params::default(), keys.iter().map(|k| (k.address(), 10_000 * COIN)));
+        let params = Params { commit_window: 50, reveal_window: 50, unbonding: 100, ..Params::default() };
+        let genesis = State::genesis(params, keys.iter().map(|k| (k.address(), 10_000 * COIN)));
         let total = genesis.total_coins();
         let mut w = Self {
             state: genesis.clone(),
@@ -48,7 +49,9 @@ impl World {
     }
 
     fn block(&mut self, txs: &[SignedTx]) -> Executed {
-        let executed = Block::build(&mut self.state, self.parent, 0, txs);
+        // A second a block.
+        let now = self.state.height + 1;
+        let executed = Block::build(&mut self.state, self.parent, now, txs);
         self.parent = executed.block.hash();
         self.blocks.push(executed.block.clone());
         self.ended += executed.ended.len();

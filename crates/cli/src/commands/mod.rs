@@ -1,5 +1,13 @@
 //! One file a command.
 
 pub(crate) mod check;
+pub(crate) mod demo;
+pub(crate) mod infer;
 pub(crate) mod inspect;
+pub(crate) mod job;
+pub(crate) mod node;
+pub(crate) mod publish;
 pub(crate) mod run;
+pub(crate) mod up;
+pub(crate) mod verify;
+pub(crate) mod wallet;

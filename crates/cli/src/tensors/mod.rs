@@ -12,6 +12,7 @@ use isobit_graph::{Dim, Graph, Value};
 use isobit_tensor::Tensor;
 
 pub(crate) use self::random::random_inputs;
+pub(crate) use self::safetensors::parse as parse_safetensors;
 
 /// Named tensors, in the file's order.
 pub(crate) type Named = Vec<(String, Tensor)>;

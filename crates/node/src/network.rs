@@ -1,0 +1,120 @@
+//! A whole network in a folder: hub, chain and nodes, with their keys.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use isobit_hub::BlobStore;
+use isobit_ledger::{Action, COIN, Params};
+use isobit_proof::Key;
+use isobit_runtime::{KernelSet, Options};
+
+use crate::{Chain, Client, Gateway, Honest, Local, NodeError, Run, Worker};
+
+/// Coins of the wallet of a new network, in base units.
+const WALLET: u128 = 1_000_000 * COIN;
+/// Coins of each node of a new network.
+const NODE: u128 = 2_000 * COIN;
+
+/// A running network. Dropping it stops its workers and its chain.
+pub struct Network {
+    local: Local,
+    wallet: Key,
+    nodes: Vec<(Key, KernelSet)>,
+    dir: PathBuf,
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Network in {} with {} nodes", self.dir.display(), self.nodes.len())
+    }
+}
+
+impl Network {
+    /// Opens the network in a folder, or founds one there: a wallet with a million coins, and a node with a stake for
+    /// each kernel set given. Keys are in `keys/`, readable by their owner alone.
+    pub fn open(dir: &Path, sets: &[KernelSet]) -> Result<Self, NodeError> {
+        let keys = dir.join("keys");
+        std::fs::create_dir_all(&keys).map_err(|e| NodeError::Store(format!("{}: {e}", keys.display())))?;
+        let wallet = Self::key(&keys, "wallet")?;
+        let nodes = sets
+            .iter()
+            .enumerate()
+            .map(|(i, &set)| Ok((Self::key(&keys, &format!("node-{}", i + 1))?, set)))
+            .collect::<Result<Vec<_>, NodeError>>()?;
+        let mut genesis = vec![(wallet.address(), WALLET)];
+        genesis.extend(nodes.iter().map(|(k, _)| (k.address(), NODE)));
+        let chain = Arc::new(Chain::open(&dir.join("chain.redb"), Params::default(), &genesis)?);
+        let local = Local { chain, blobs: BlobStore::open(&dir.join("blobs"))? };
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut network =
+            Self { local, wallet, nodes: Vec::new(), dir: dir.to_owned(), stop, workers: Vec::new() };
+        for (key, set) in nodes {
+            network.add_node(key, set, Box::new(Honest))?;
+        }
+        Ok(network)
+    }
+
+    fn key(folder: &Path, name: &str) -> Result<Key, NodeError> {
+        let path = folder.join(format!("{name}.key"));
+        Key::load_or_generate(&path).map_err(|e| NodeError::Store(e.to_string()))
+    }
+
+    /// Starts a node: it joins with the least stake if it has not joined before (from its own coins, which the wallet
+    /// tops up if need be).
+    pub fn add_node(&mut self, key: Key, set: KernelSet, run: Box<dyn Run>) -> Result<(), NodeError> {
+        let least = self.local.params()?.min_stake;
+        if self.local.stake(key.address())?.is_none() {
+            let (has, _) = self.local.account(key.address())?;
+            if has < least {
+                let to = key.address();
+                Client::new(&self.local, self.wallet.clone())?
+                    .act(Action::Transfer { to, amount: least - has })?;
+            }
+            Client::new(&self.local, key.clone())?.act(Action::Join { stake: least })?;
+        }
+        let options = Options::default().kernel_set(set);
+        let mut worker = Worker::new(Arc::new(self.local.clone()), key.clone(), options)?.with_run(run);
+        let stop = self.stop.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("node-{}", self.nodes.len() + 1))
+            .spawn(move || worker.work(&stop))
+            .map_err(|e| NodeError::Store(e.to_string()))?;
+        self.workers.push(thread);
+        self.nodes.push((key, set));
+        Ok(())
+    }
+
+    /// The network, to act on.
+    pub fn gateway(&self) -> &Local {
+        &self.local
+    }
+
+    /// The wallet's key.
+    pub fn wallet(&self) -> &Key {
+        &self.wallet
+    }
+
+    /// The nodes that run here.
+    pub fn nodes(&self) -> &[(Key, KernelSet)] {
+        &self.nodes
+    }
+
+    /// Stops the workers after what they are doing, then the chain after its block.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers.drain(..) {
+            let _ = worker.join(); // a panic there has been reported by the thread itself
+        }
+        self.local.chain.stop();
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
