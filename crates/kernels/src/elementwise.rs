@@ -87,6 +87,16 @@ pub fn binary_in_place(
     if x.is_empty() {
         return;
     }
+    if x.len() == inner {
+        // One row: cut anywhere.
+        return crate::split(exec, x, 1 << 14, |at, part| {
+            let b = match row(b, 0, inner) {
+                Part::Many(b) => Part::Many(&b[at..at + part.len()]),
+                one => one,
+            };
+            in_place_row(exec.set(), f, part, b, exchanged);
+        });
+    }
     crate::rows(exec, x, inner, 1 << 14, |first, part| {
         for (r, x) in part.chunks_exact_mut(inner).enumerate() {
             in_place_row(exec.set(), f, x, row(b, first + r, inner), exchanged);

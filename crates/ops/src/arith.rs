@@ -197,7 +197,10 @@ fn repeat(
     if x.is_empty() {
         return Ok(Tensor::new(&shape, x)?);
     }
-    if after == 1 {
+    if own == 1 {
+        let n = x.len();
+        elementwise::binary_in_place(ctx.exec, f, &mut x, Operand::Column(b), n, exchanged);
+    } else if after == 1 {
         elementwise::binary_in_place(ctx.exec, f, &mut x, Operand::Row(b), own, exchanged);
     } else {
         debug_assert_eq!(x.len(), before * own * after);

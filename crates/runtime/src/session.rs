@@ -93,6 +93,10 @@ pub struct StepTime {
 pub struct Session {
     model: Model,
     ops: Vec<Box<dyn Op>>,
+    /// Results of steps whose operands are all constant, computed once.
+    folded: BTreeMap<ValueId, Tensor>,
+    /// For each step that was folded, its metered cost: a run is charged for it all the same.
+    folded_costs: Vec<Option<u64>>,
     plan: Plan,
     set: KernelSet,
     pool: Pool,
@@ -122,21 +126,38 @@ impl Session {
         let pool = Pool::new(options.threads)?;
         let plan = Plan::new(model)?;
         let graph = &model.graph;
-        let ops = fp::with_profile_env(|| {
-            let steps = graph.nodes.iter().enumerate();
-            steps
-                .map(|(step, node)| {
-                    let constants: Vec<Option<Tensor>> = node
-                        .inputs
-                        .iter()
-                        .map(|v| v.and_then(|v| graph.initializers.get(&v)).cloned())
-                        .collect();
-                    build(node, &constants, set)
-                        .map_err(|source| LoadError::Op { node: NodeRef::new(model, step, node), source })
-                })
-                .collect::<Result<Vec<_>, _>>()
-        })?;
-        Ok(Self { model: model.clone(), ops, plan, set, pool, costs: Mutex::default() })
+        let mut session = Self {
+            model: model.clone(),
+            ops: Vec::with_capacity(graph.nodes.len()),
+            folded: BTreeMap::new(),
+            folded_costs: Vec::with_capacity(graph.nodes.len()),
+            plan,
+            set,
+            pool,
+            costs: Mutex::default(),
+        };
+        fp::with_profile_env(|| (0..graph.nodes.len()).try_for_each(|step| session.prepare(step)))?;
+        Ok(session)
+    }
+
+    /// Builds the operator of a step and, where all its operands are constant, runs it.
+    fn prepare(&mut self, step: usize) -> Result<(), LoadError> {
+        let node = &self.model.graph.nodes[step];
+        let constant =
+            |v: ValueId| self.model.graph.initializers.get(&v).or_else(|| self.folded.get(&v)).cloned();
+        let constants: Vec<Option<Tensor>> = node.inputs.iter().map(|v| v.and_then(constant)).collect();
+        let op = build(node, &constants, self.set)
+            .map_err(|source| LoadError::Op { node: NodeRef::new(&self.model, step, node), source })?;
+        let cost = fold_step(node, &*op, constants, Exec::new(self.set, &self.pool));
+        let cost = cost.map(|(results, cost)| {
+            for (v, tensor) in node.outputs.iter().zip(results) {
+                self.folded.extend(v.map(|v| (v, tensor)));
+            }
+            cost
+        });
+        self.ops.push(op);
+        self.folded_costs.push(cost);
+        Ok(())
     }
 
     /// The model as loaded.
@@ -228,6 +249,10 @@ impl Session {
         let mut metered = 0u64;
         let mut times = Vec::new();
         for (step, (node, op)) in graph.nodes.iter().zip(&self.ops).enumerate() {
+            if let Some(cost) = self.folded_costs[step] {
+                metered = metered.saturating_add(cost);
+                continue;
+            }
             let at = |source: OpError| RunError::Op { node: NodeRef::new(&self.model, step, node), source };
             let operands = Inputs::new(self.operands(step, &mut values));
             let meter = known_cost.is_none() || options.profile;
@@ -276,16 +301,42 @@ impl Session {
                 let v = (*v)?;
                 let slot = &mut values[v.0 as usize];
                 let value = if last { slot.take() } else { slot.clone() };
-                value.or_else(|| graph.initializers.get(&v).cloned())
+                value.or_else(|| graph.initializers.get(&v).or_else(|| self.folded.get(&v)).cloned())
             })
             .collect()
     }
 
     fn output(&self, v: ValueId, values: &[Option<Tensor>]) -> Tensor {
         let computed = values[v.0 as usize].as_ref();
-        let constant = || self.model.graph.initializers.get(&v);
+        let constant = || self.model.graph.initializers.get(&v).or_else(|| self.folded.get(&v));
         computed.or_else(constant).expect("the plan checked that every output is defined").clone()
     }
+}
+
+/// Most bytes of a result that is computed at load.
+const FOLDED_BYTES: usize = 1 << 30;
+
+/// Results and cost of a step whose operands are all constant. A step that fails is left to the run, which then
+/// fails in its place; one without operands may be random.
+fn fold_step(
+    node: &isobit_graph::Node,
+    op: &dyn Op,
+    operands: Vec<Option<Tensor>>,
+    exec: Exec<'_>,
+) -> Option<(Vec<Tensor>, u64)> {
+    let random = ["RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"];
+    let known = |(v, t): (&Option<ValueId>, &Option<Tensor>)| v.is_none() || t.is_some();
+    let constant = !operands.is_empty() && node.inputs.iter().zip(&operands).all(known);
+    if !constant || random.contains(&node.op.as_str()) {
+        return None;
+    }
+    let operands = Inputs::new(operands);
+    let facts = operand_facts(&operands);
+    let memory = Memory::new(FOLDED_BYTES);
+    let results = op.run(&RunCtx { exec, memory: &memory, seed: 0, step: 0 }, operands).ok()?;
+    let produced: Vec<Fact> = results.iter().map(|t| Fact::fixed(t.dtype(), t.shape())).collect();
+    let cost = op.cost(&facts, &produced);
+    Some((results, cost))
 }
 
 fn operand_facts(operands: &Inputs) -> Vec<Option<Fact>> {
