@@ -175,59 +175,93 @@ impl Windows<'_> {
     }
 }
 
-/// One filter a channel: each output row from a padded copy of the channel in which columns of equal phase lie side
-/// by side, so that a tap of neighbouring windows is one run whatever the stride.
+/// One filter a channel. Each channel is copied into planes of equal phase: `padded[p][q][row][column]` holds, with padding,
+/// row `row * stride + p` and column `column * stride + q`. There a tap of all windows is one run whatever the
+/// stride, and whole output planes are accumulated as if they were a single row (the few columns between rows are
+/// computed in vain and dropped).
 fn depthwise(exec: Exec<'_>, c: &Conv2d, x: &[f32], w: &[f32], epilogue: &Epilogue<'_>, y: &mut [f32]) {
     let plane = c.input[0] * c.input[1];
     let taps = c.kernel[0] * c.kernel[1];
     let pixels = c.pixels();
-    let stride = c.strides[1];
-    // Columns of each phase that some window touches.
-    let reach = (c.kernel[1] - 1) * c.dilations[1];
-    let columns = c.output[1] + reach.div_ceil(stride);
-    let height = (c.output[0] - 1) * c.strides[0] + (c.kernel[0] - 1) * c.dilations[0] + 1;
+    let phases = Phases::new(c);
     let planes = c.batch * c.channels;
     let y = Shared::new(y);
-    let pieces = planes.min(4 * exec.pool().threads()).max(1);
-    let pieces = if exec.pool().threads() == 1 || planes * pixels * taps < 1 << 15 { 1 } else { pieces };
+    let threads = exec.pool().threads();
+    let pieces = if threads == 1 || planes * pixels * taps < 1 << 15 { 1 } else { planes.min(4 * threads) };
     let per_piece = planes.div_ceil(pieces);
     exec.pool().for_each(planes.div_ceil(per_piece), &|piece| {
-        let mut padded = vec![0.0f32; height * stride * columns];
+        let mut padded = vec![0.0f32; phases.len()];
         for i in piece * per_piece..((piece + 1) * per_piece).min(planes) {
             let channel = i % c.channels;
-            spread(c, &x[i * plane..(i + 1) * plane], columns, &mut padded);
+            phases.fill(c, &x[i * plane..(i + 1) * plane], &mut padded);
             // SAFETY: plane i belongs to this piece alone.
             let y = unsafe { y.slice(i * pixels, pixels) };
             let w = &w[channel * taps..(channel + 1) * taps];
-            depthwise_plane(exec.set(), c, columns, &padded, w, y);
+            depthwise_plane(exec.set(), c, &phases, &padded, w, y);
             crate::dispatch::apply_epilogue(exec.set(), epilogue, channel, 0, y);
         }
     });
 }
 
-/// Copies a channel into `padded[row][phase][column]`; the padding stays zero from plane to plane.
-fn spread(c: &Conv2d, x: &[f32], columns: usize, padded: &mut [f32]) {
-    let [h, w] = c.input;
-    let stride = c.strides[1];
-    for (ih, line) in x.chunks_exact(w).enumerate().take(h) {
-        let row = ih + c.pads[0];
-        let Some(out) = padded.chunks_exact_mut(stride * columns).nth(row) else { break };
-        if stride == 1 {
-            let n = w.min(columns - c.pads[1].min(columns));
-            out[c.pads[1]..c.pads[1] + n].copy_from_slice(&line[..n]);
-            continue;
-        }
-        for (iw, &v) in line.iter().enumerate() {
-            let at = iw + c.pads[1];
-            if at / stride < columns {
-                out[at % stride * columns + at / stride] = v;
+/// Output pixels that are accumulated together, in registers.
+const STRIP: usize = 64;
+
+/// The extents of the planes of equal phase.
+struct Phases {
+    rows: usize,
+    columns: usize,
+    /// For each tap, where its run begins for the first output pixel.
+    offsets: Vec<usize>,
+    strides: [usize; 2],
+}
+
+impl Phases {
+    fn new(c: &Conv2d) -> Self {
+        let extent = |d: usize| c.output[d] + ((c.kernel[d] - 1) * c.dilations[d]).div_ceil(c.strides[d]);
+        let (rows, columns) = (extent(0), extent(1));
+        let offset = |r: usize, s: usize| {
+            let (r, s) = (r * c.dilations[0], s * c.dilations[1]);
+            let phase = r % c.strides[0] * c.strides[1] + s % c.strides[1];
+            (phase * rows + r / c.strides[0]) * columns + s / c.strides[1]
+        };
+        let offsets = (0..c.kernel[0]).flat_map(|r| (0..c.kernel[1]).map(move |s| offset(r, s))).collect();
+        Self { rows, columns, offsets, strides: c.strides }
+    }
+
+    /// All planes, and a strip more: the last strip may read past the end.
+    fn len(&self) -> usize {
+        self.strides[0] * self.strides[1] * self.rows * self.columns + STRIP
+    }
+
+    /// Copies a channel in; the padding stays zero from channel to channel.
+    fn fill(&self, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
+        let [sh, sw] = self.strides;
+        for (ih, line) in x.chunks_exact(c.input[1]).enumerate() {
+            let row = ih + c.pads[0];
+            if row / sh >= self.rows {
+                break;
+            }
+            for q in 0..sw {
+                // The first input column of this phase.
+                let first = (q + sw - c.pads[1] % sw) % sw;
+                let at = (first + c.pads[1]) / sw;
+                if first >= line.len() || at >= self.columns {
+                    continue;
+                }
+                let begin = ((row % sh * sw + q) * self.rows + row / sh) * self.columns;
+                let out = &mut padded[begin + at..begin + self.columns];
+                if sw == 1 {
+                    let n = line.len().min(out.len());
+                    out[..n].copy_from_slice(&line[..n]);
+                } else {
+                    for (o, &v) in out.iter_mut().zip(line[first..].iter().step_by(sw)) {
+                        *o = v;
+                    }
+                }
             }
         }
     }
 }
-
-/// Output pixels that are accumulated together.
-const STRIP: usize = 64;
 
 #[inline(always)]
 #[allow(clippy::disallowed_methods)] // one hardware instruction where HW says so
@@ -236,47 +270,51 @@ fn fma<const HW: bool>(a: f32, b: f32, c: f32) -> f32 {
 }
 
 #[inline(always)]
-fn depthwise_body<const HW: bool>(c: &Conv2d, columns: usize, padded: &[f32], w: &[f32], y: &mut [f32]) {
-    let stride = c.strides[1];
-    for (oh, y) in y.chunks_exact_mut(c.output[1]).enumerate() {
-        for (strip, y) in y.chunks_mut(STRIP).enumerate() {
-            let mut acc = [0.0f32; STRIP];
-            let acc = &mut acc[..y.len()];
-            for r in 0..c.kernel[0] {
-                let row = &padded[(oh * c.strides[0] + r * c.dilations[0]) * stride * columns..]
-                    [..stride * columns];
-                for s in 0..c.kernel[1] {
-                    let tap = w[r * c.kernel[1] + s];
-                    let at = s * c.dilations[1];
-                    let from = at % stride * columns + at / stride + strip * STRIP;
-                    for (a, &x) in acc.iter_mut().zip(&row[from..from + y.len()]) {
-                        *a = fma::<HW>(x, tap, *a);
-                    }
-                }
+fn depthwise_body<const HW: bool>(c: &Conv2d, p: &Phases, padded: &[f32], w: &[f32], y: &mut [f32]) {
+    let width = c.output[1];
+    // The output plane with the columns between rows.
+    let all = (c.output[0] - 1) * p.columns + width;
+    for start in (0..all).step_by(STRIP) {
+        let mut acc = [0.0f32; STRIP];
+        for (&tap, &offset) in w.iter().zip(&p.offsets) {
+            let run: &[f32; STRIP] = padded[offset + start..][..STRIP].try_into().expect("a strip");
+            for i in 0..STRIP {
+                acc[i] = fma::<HW>(run[i], tap, acc[i]);
             }
-            y.copy_from_slice(acc);
+        }
+        // Rows that this strip reaches.
+        for oh in start / p.columns..c.output[0] {
+            let row = oh * p.columns;
+            if row >= start + STRIP {
+                break;
+            }
+            let (from, to) = (row.max(start), (row + width).min(start + STRIP));
+            if from < to {
+                y[oh * width + from - row..oh * width + to - row]
+                    .copy_from_slice(&acc[from - start..to - start]);
+            }
         }
     }
 }
 
-fn depthwise_plane(set: KernelSet, c: &Conv2d, columns: usize, padded: &[f32], w: &[f32], y: &mut [f32]) {
+fn depthwise_plane(set: KernelSet, c: &Conv2d, p: &Phases, padded: &[f32], w: &[f32], y: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    fn avx2(c: &Conv2d, columns: usize, padded: &[f32], w: &[f32], y: &mut [f32]) {
-        depthwise_body::<true>(c, columns, padded, w, y);
+    fn avx2(c: &Conv2d, p: &Phases, padded: &[f32], w: &[f32], y: &mut [f32]) {
+        depthwise_body::<true>(c, p, padded, w, y);
     }
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    fn avx512(c: &Conv2d, columns: usize, padded: &[f32], w: &[f32], y: &mut [f32]) {
-        depthwise_body::<true>(c, columns, padded, w, y);
+    fn avx512(c: &Conv2d, p: &Phases, padded: &[f32], w: &[f32], y: &mut [f32]) {
+        depthwise_body::<true>(c, p, padded, w, y);
     }
     match set {
         #[cfg(all(target_arch = "x86_64", isobit_avx512))]
         // SAFETY: sets other than Scalar come from `Exec`, which checked the machine.
-        KernelSet::Avx512 => unsafe { avx512(c, columns, padded, w, y) },
+        KernelSet::Avx512 => unsafe { avx512(c, p, padded, w, y) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        KernelSet::Avx2 => unsafe { avx2(c, columns, padded, w, y) },
-        _ => depthwise_body::<false>(c, columns, padded, w, y),
+        KernelSet::Avx2 => unsafe { avx2(c, p, padded, w, y) },
+        _ => depthwise_body::<false>(c, p, padded, w, y),
     }
 }

@@ -56,26 +56,32 @@ pub fn max_pool(exec: Exec<'_>, p: &Pool2d, x: &[f32], y: &mut [f32]) {
 }
 
 crate::dispatch::multiversion! {
+    /// The largest down each column first, then along the rows: which of equal or NaN elements comes first does not
+    /// show in the result.
     fn max_plane(p: &Pool2d, x: &[f32], y: &mut [f32]) {
         let w = p.input[1];
+        let mut columns = vec![0.0f32; w];
         for (oh, y) in y.chunks_exact_mut(p.output[1]).enumerate() {
-            y.fill(f32::NEG_INFINITY);
+            columns.fill(f32::NEG_INFINITY);
             for r in 0..p.kernel[0] {
                 let Some(ih) = p.inside(0, oh, r) else { continue };
-                let line = &x[ih * w..(ih + 1) * w];
-                for s in 0..p.kernel[1] {
-                    let first = s * p.dilations[1];
-                    let before = p.pads[1].saturating_sub(first).div_ceil(p.strides[1]).min(y.len());
-                    let end = (w + p.pads[1]).saturating_sub(first).div_ceil(p.strides[1]);
-                    let end = end.clamp(before, y.len());
-                    if before == end {
-                        continue;
-                    }
-                    let from = first + before * p.strides[1] - p.pads[1];
-                    let taps = line[from..].iter().step_by(p.strides[1]);
-                    for (y, &x) in y[before..end].iter_mut().zip(taps) {
-                        *y = num::max(*y, x);
-                    }
+                for (c, &x) in columns.iter_mut().zip(&x[ih * w..(ih + 1) * w]) {
+                    *c = num::max(*c, x);
+                }
+            }
+            y.fill(f32::NEG_INFINITY);
+            for s in 0..p.kernel[1] {
+                let first = s * p.dilations[1];
+                let before = p.pads[1].saturating_sub(first).div_ceil(p.strides[1]).min(y.len());
+                let end = (w + p.pads[1]).saturating_sub(first).div_ceil(p.strides[1]);
+                let end = end.clamp(before, y.len());
+                if before == end {
+                    continue;
+                }
+                let from = first + before * p.strides[1] - p.pads[1];
+                let taps = columns[from..].iter().step_by(p.strides[1]);
+                for (y, &x) in y[before..end].iter_mut().zip(taps) {
+                    *y = num::max(*y, x);
                 }
             }
         }
