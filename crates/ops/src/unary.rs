@@ -17,6 +17,26 @@ pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("Erf", 13, |_| map(Unary::Erf)),
     OpDef::onnx("Tanh", 13, |_| map(Unary::Tanh)),
     OpDef::onnx("Sigmoid", 13, |_| map(Unary::Sigmoid)),
+    OpDef::onnx("Sin", 22, |_| map(Unary::Sin)),
+    OpDef::onnx("Cos", 22, |_| map(Unary::Cos)),
+    OpDef::onnx("Tan", 22, |_| map(Unary::Tan)),
+    OpDef::onnx("Asin", 22, |_| map(Unary::Asin)),
+    OpDef::onnx("Acos", 22, |_| map(Unary::Acos)),
+    OpDef::onnx("Atan", 22, |_| map(Unary::Atan)),
+    OpDef::onnx("Sinh", 22, |_| map(Unary::Sinh)),
+    OpDef::onnx("Cosh", 22, |_| map(Unary::Cosh)),
+    OpDef::onnx("Asinh", 22, |_| map(Unary::Asinh)),
+    OpDef::onnx("Acosh", 22, |_| map(Unary::Acosh)),
+    OpDef::onnx("Atanh", 22, |_| map(Unary::Atanh)),
+    OpDef::onnx("Softplus", 22, |_| map(Unary::Softplus)),
+    OpDef::onnx("Softsign", 22, |_| map(Unary::Softsign)),
+    OpDef::onnx("Mish", 22, |_| map(Unary::Mish)),
+    OpDef::onnx("Elu", 22, |ctx| map(Unary::Elu { alpha: ctx.float("alpha", 1.0)? })),
+    OpDef::onnx("Celu", 12, |ctx| map(Unary::Celu { alpha: ctx.float("alpha", 1.0)? })),
+    OpDef::onnx("Selu", 22, |ctx| {
+        map(Unary::Selu { alpha: ctx.float("alpha", 1.673_263_2)?, gamma: ctx.float("gamma", 1.050_701)? })
+    }),
+    OpDef::onnx("ThresholdedRelu", 22, |ctx| map(Unary::ThresholdedRelu { alpha: ctx.float("alpha", 1.0)? })),
     OpDef::onnx("Sqrt", 13, |_| map(Unary::Sqrt)),
     OpDef::onnx("Reciprocal", 13, |_| map(Unary::Reciprocal)),
     OpDef::onnx("Neg", 13, |_| map(Unary::Neg)),
@@ -67,8 +87,9 @@ impl Map {
     fn weight(&self) -> u64 {
         use Unary::*;
         match self.0 {
-            Exp | Ln | Erf | Tanh | Sigmoid | Silu | Gelu | GeluTanh => 8,
-            _ => 1,
+            Sqrt | Reciprocal | Neg | Abs | Floor | Ceil | Round | Relu => 1,
+            LeakyRelu { .. } | HardSigmoid { .. } | HardSwish | ThresholdedRelu { .. } | Softsign => 1,
+            _ => 8,
         }
     }
 }
