@@ -14,7 +14,7 @@ use isobit_tensor::Tensor;
 pub(crate) use self::random::random_inputs;
 pub(crate) use self::safetensors::parse as parse_safetensors;
 
-/// Named tensors, in the file's order.
+/// Named tensors, in order of name where a file has no order of its own.
 pub(crate) type Named = Vec<(String, Tensor)>;
 
 /// Reads tensors for the inputs of `graph` from a file or from `NAME=FILE.npy`.

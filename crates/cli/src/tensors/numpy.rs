@@ -14,7 +14,8 @@ pub(super) fn read_npy(path: &Path) -> Result<Tensor> {
 
 pub(super) fn read_npz(path: &Path) -> Result<Named> {
     let mut archive = npyz::npz::NpzArchive::new(BufReader::new(File::open(path)?))?;
-    let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
+    let mut names: Vec<String> = archive.array_names().map(str::to_owned).collect();
+    names.sort(); // the archive lists them in no order
     let mut out = Named::new();
     for name in names {
         let file =
