@@ -1,10 +1,9 @@
-//! Arithmetic of two operands with broadcasting: Add, Sub, Mul, Div, Max, Min, Pow; and of any number: Sum, Mean.
+//! Arithmetic with broadcasting: Add, Sub, Mul, Div, PRelu of two operands; Max, Min, Sum, Mean of any number.
 
 use isobit_kernels::elementwise::{self, Binary, Operand};
-use isobit_numerics as num;
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
-use crate::axes::{fact, ints};
+use crate::axes::fact;
 use crate::broadcast::{broadcast, broadcast_facts, zip};
 use crate::fold::fold;
 use crate::number::Number;
@@ -12,11 +11,11 @@ use crate::typed::typed;
 use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
-    OpDef::onnx("Add", 14, |_| Ok(Box::new(Arith(Binary::Add)))),
-    OpDef::onnx("Sub", 14, |_| Ok(Box::new(Arith(Binary::Sub)))),
-    OpDef::onnx("Mul", 14, |_| Ok(Box::new(Arith(Binary::Mul)))),
-    OpDef::onnx("Div", 14, |_| Ok(Box::new(Arith(Binary::Div)))),
-    OpDef::onnx("Pow", 15, |_| Ok(Box::new(Pow))),
+    OpDef::onnx("Add", 14, |ctx| ctx.one(Arith(Binary::Add))),
+    OpDef::onnx("Sub", 14, |ctx| ctx.one(Arith(Binary::Sub))),
+    OpDef::onnx("Mul", 14, |ctx| ctx.one(Arith(Binary::Mul))),
+    OpDef::onnx("Div", 14, |ctx| ctx.one(Arith(Binary::Div))),
+    OpDef::onnx("PRelu", 16, |ctx| ctx.one(PRelu)),
     OpDef::onnx("Max", 13, |ctx| variadic(ctx, Binary::Max, false)),
     OpDef::onnx("Min", 13, |ctx| variadic(ctx, Binary::Min, false)),
     OpDef::onnx("Sum", 13, |ctx| variadic(ctx, Binary::Add, false)),
@@ -28,6 +27,7 @@ struct Arith(Binary);
 
 impl Op for Arith {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        infer_binary(inputs)?;
         fold(self, inputs, || infer_binary(inputs))
     }
 
@@ -46,11 +46,17 @@ fn infer_binary(inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         if a != b {
             return Err(OpError::input(format!("operands of types {a} and {b}; both must be of one type")));
         }
-        if matches!(a, DType::Bool | DType::String) || a.bits() == 0 {
-            return Err(OpError::unsupported_type(a));
-        }
+    }
+    if let Some(t) = a.dtype.or(b.dtype).filter(|&t| !number(t)) {
+        return Err(OpError::unsupported_type(t));
     }
     Ok(vec![Fact::new(a.dtype.or(b.dtype), broadcast_facts(&[a, b])?)])
+}
+
+/// The types that arithmetic is written for.
+pub(crate) fn number(t: DType) -> bool {
+    let float = matches!(t, DType::F32 | DType::F16 | DType::BF16 | DType::F64);
+    float || t.is_int() && t.bits() >= 8
 }
 
 /// `f(a, b)` with broadcasting.
@@ -211,82 +217,6 @@ fn repeat(
     Ok(Tensor::new(&shape, x)?)
 }
 
-/// x^y. f32 as `isobit_numerics::pow`, an integer exponent converted to f32; integers by wrapping
-/// multiplication, a negative exponent fails.
-struct Pow;
-
-impl Op for Pow {
-    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        fold(self, inputs, || {
-            let (a, b) = (fact(inputs, 0), fact(inputs, 1));
-            if let Some(t) = a
-                .dtype
-                .filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::I64))
-            {
-                return Err(OpError::unsupported_type(t));
-            }
-            Ok(vec![Fact::new(a.dtype, broadcast_facts(&[a, b])?)])
-        })
-    }
-
-    fn cost(&self, _: &[Option<Fact>], outputs: &[Fact]) -> u64 {
-        outputs.iter().map(|f| 8 * f.numel().unwrap_or(0) as u64).sum()
-    }
-
-    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let (x, y) = (inputs.take(0)?, inputs.take(1)?);
-        let shape = broadcast(&[x.shape(), y.shape()])?;
-        if matches!(x.dtype(), DType::I32 | DType::I64) && y.dtype().is_int() {
-            return Ok(vec![pow_int(ctx, &shape, &x, &y)?]);
-        }
-        let base = widen(&x)?;
-        let exponent: Vec<f32> = typed!(numbers y.dtype(), T => {
-            Ok::<_, OpError>(y.as_slice::<T>()?.iter().map(|v| v.wide() as f32).collect())
-        })?;
-        let mut out = ctx.memory.alloc::<f32>(&shape)?;
-        match exponent[..] {
-            [2.0] if x.shape() == &shape[..] => out.iter_mut().zip(&base).for_each(|(o, x)| *o = x * x),
-            [3.0] if x.shape() == &shape[..] => out.iter_mut().zip(&base).for_each(|(o, x)| *o = cube(*x)),
-            _ => zip(&shape, (&base, x.shape()), (&exponent, y.shape()), &mut out, |&a, &b| num::pow(a, b)),
-        }
-        Ok(vec![narrow(x.dtype(), &shape, out)?])
-    }
-}
-
-/// `pow(x, 3)`: from f64, where its error bound leaves no doubt about the rounding.
-fn cube(x: f32) -> f32 {
-    let d = f64::from(x);
-    let y = d * d * d;
-    let error = y * (1.0 / (1u64 << 50) as f64);
-    let (a, b) = ((y - error) as f32, (y + error) as f32);
-    if a == b && a != 0.0 { a } else { num::pow(x, 3.0) }
-}
-
-fn pow_int(ctx: &RunCtx<'_>, shape: &[usize], x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
-    let exponent = ints(y)?;
-    if let Some(e) = exponent.iter().find(|e| **e < 0) {
-        return Err(OpError::input(format!("an integer to the power {e}; cast it to a float type first")));
-    }
-    macro_rules! go {
-        ($t:ty) => {{
-            let mut out = ctx.memory.alloc::<$t>(shape)?;
-            zip(shape, (x.as_slice::<$t>()?, x.shape()), (&exponent, y.shape()), &mut out, |&a, &e| {
-                let (mut result, mut base, mut e) = (1 as $t, a, e);
-                while e > 0 {
-                    if e & 1 == 1 {
-                        result = result.wrapping_mul(base);
-                    }
-                    base = base.wrapping_mul(base);
-                    e >>= 1;
-                }
-                result
-            });
-            Ok(Tensor::new(shape, out)?)
-        }};
-    }
-    if x.dtype() == DType::I32 { go!(i32) } else { go!(i64) }
-}
-
 /// An f32 copy of an f32, f16 or bf16 tensor's elements, exact.
 pub(crate) fn widen(t: &Tensor) -> Result<Vec<f32>, OpError> {
     match t.dtype() {
@@ -321,23 +251,41 @@ pub(crate) fn through_f32(
     narrow(dtype, &shape, x)
 }
 
-/// Left to right over any number of operands; Mean divides the sum by their number.
+/// Left to right over any number of operands; Mean divides the sum by their number. f16 and bf16 compute in f32 and
+/// round once, at the end.
 struct Variadic {
     f: Binary,
     mean: bool,
 }
 
-fn variadic(_: &BuildCtx<'_>, f: Binary, mean: bool) -> Result<Box<dyn Op>, OpError> {
-    Ok(Box::new(Variadic { f, mean }))
+fn variadic(ctx: &BuildCtx<'_>, f: Binary, mean: bool) -> Result<Box<dyn Op>, OpError> {
+    if ctx.node.inputs.is_empty() {
+        return Err(OpError::input("no operands; give 1 or more"));
+    }
+    ctx.one(Variadic { f, mean })
+}
+
+impl Variadic {
+    fn accepts(&self, t: DType) -> bool {
+        match self.f {
+            Binary::Add => matches!(t, DType::F32 | DType::F16 | DType::BF16 | DType::F64),
+            _ => number(t),
+        }
+    }
 }
 
 impl Op for Variadic {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        fold(self, inputs, || {
-            let facts: Vec<&Fact> = inputs.iter().flatten().collect();
-            let dtype = facts.iter().find_map(|f| f.dtype);
-            Ok(vec![Fact::new(dtype, broadcast_facts(&facts)?)])
-        })
+        let facts: Vec<&Fact> = inputs.iter().flatten().collect();
+        let dtype = facts.iter().find_map(|f| f.dtype);
+        if let Some(t) = dtype.filter(|&t| !self.accepts(t)) {
+            return Err(OpError::unsupported_type(t));
+        }
+        if let Some(other) = facts.iter().find(|f| f.dtype.is_some() && f.dtype != dtype) {
+            let types = (dtype.map(DType::name), other.dtype.map(DType::name));
+            return Err(OpError::input(format!("operands of types {types:?}; all must be of one type")));
+        }
+        fold(self, inputs, || Ok(vec![Fact::new(dtype, broadcast_facts(&facts)?)]))
     }
 
     fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
@@ -347,34 +295,67 @@ impl Op for Variadic {
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let n = inputs.len();
-        let mut acc = inputs.take(0)?;
+        let dtype = inputs.get(0)?.dtype();
+        let small = matches!(dtype, DType::F16 | DType::BF16);
+        let mut next = |i: usize| {
+            let t = inputs.take(i)?;
+            match small && t.dtype() == dtype {
+                true => Ok::<_, OpError>(Tensor::new(t.shape(), widen(&t)?)?),
+                false => Ok(t),
+            }
+        };
+        let mut acc = next(0)?;
         for i in 1..n {
-            acc = arith(ctx, self.f, acc, inputs.take(i)?)?;
+            acc = arith(ctx, self.f, acc, next(i)?)?;
         }
         if self.mean {
-            let n = n as f32;
-            acc = through_f32(acc, |x| {
-                x.iter_mut().for_each(|x| *x /= n);
-                Ok(())
-            })?;
+            acc = match dtype {
+                DType::F64 => arith(ctx, Binary::Div, acc, Tensor::scalar(n as f64))?,
+                _ => arith(ctx, Binary::Div, acc, Tensor::scalar(n as f32))?,
+            };
+        }
+        if small {
+            let shape = acc.shape().to_vec();
+            acc = narrow(dtype, &shape, acc.into_vec()?)?;
         }
         Ok(vec![acc])
+    }
+}
+
+/// slope * x below zero, else x; the slope broadcasts to x.
+struct PRelu;
+
+impl Op for PRelu {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        infer_binary(inputs)?;
+        fold(self, inputs, || {
+            let x = fact(inputs, 0);
+            Ok(vec![Fact::new(x.dtype, x.shape.clone())])
+        })
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let (x, slope) = (inputs.get(0)?, inputs.get(1)?);
+        let shape = broadcast(&[x.shape(), slope.shape()])?;
+        if &shape[..] != x.shape() {
+            return Err(OpError::shape(format!(
+                "a slope of shape {:?} does not broadcast to {:?}",
+                slope.shape(),
+                x.shape()
+            )));
+        }
+        typed!(numbers x.dtype(), T => {
+            let mut out = ctx.memory.alloc::<T>(&shape)?;
+            let (x, slope) = ((x.as_slice::<T>()?, x.shape()), (slope.as_slice::<T>()?, slope.shape()));
+            zip(&shape, x, slope, &mut out, |x, slope| if *x < T::ZERO { slope.times(*x) } else { *x });
+            Ok(vec![Tensor::new(&shape, out)?])
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cubes_are_powers() {
-        let mut rng = num::rng::Rng::new(5, 0);
-        for _ in 0..200_000 {
-            let x = rng.f32_any();
-            let (a, b) = (cube(x), num::pow(x, 3.0));
-            assert!(a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan(), "{x:e}");
-        }
-    }
 
     #[test]
     fn operands_that_repeat_in_one_block() {

@@ -33,9 +33,14 @@ impl<'a> BuildCtx<'a> {
 
     /// `op`, for a node that declares exactly one result.
     pub(crate) fn one(&self, op: impl Op + 'static) -> Result<Box<dyn Op>, OpError> {
+        self.at_most(1, op)
+    }
+
+    /// `op`, for a node that declares 1 to `most` results.
+    pub(crate) fn at_most(&self, most: usize, op: impl Op + 'static) -> Result<Box<dyn Op>, OpError> {
         match self.outputs() {
-            1 => Ok(Box::new(op)),
-            n => Err(OpError::input(format!("the node declares {n} results; the operator has 1"))),
+            n if (1..=most).contains(&n) => Ok(Box::new(op)),
+            n => Err(OpError::input(format!("the node declares {n} results; the operator has {most}"))),
         }
     }
 

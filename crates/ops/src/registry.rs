@@ -44,6 +44,7 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::create::FAMILY,
     crate::select::FAMILY,
     crate::arith::FAMILY,
+    crate::pow::FAMILY,
     crate::unary::FAMILY,
     crate::matmul::FAMILY,
     crate::conv::FAMILY,
@@ -55,6 +56,7 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::resize::FAMILY,
     crate::random::FAMILY,
     crate::modulo::FAMILY,
+    crate::misc::FAMILY,
     crate::quantize::FAMILY,
 ];
 

@@ -1,10 +1,11 @@
 //! Functions of one operand, element by element.
 
+use isobit_kernels::elementwise::{self, Binary, Operand};
 use isobit_kernels::math::{self, Unary};
 use isobit_numerics as num;
 use isobit_tensor::{DType, Tensor};
 
-use crate::arith::through_f32;
+use crate::arith::{number, through_f32};
 use crate::axes::fact;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
@@ -12,74 +13,84 @@ use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
-    OpDef::onnx("Exp", 13, |_| map(Unary::Exp)),
-    OpDef::onnx("Log", 13, |_| map(Unary::Ln)),
-    OpDef::onnx("Erf", 13, |_| map(Unary::Erf)),
-    OpDef::onnx("Tanh", 13, |_| map(Unary::Tanh)),
-    OpDef::onnx("Sigmoid", 13, |_| map(Unary::Sigmoid)),
-    OpDef::onnx("Sin", 22, |_| map(Unary::Sin)),
-    OpDef::onnx("Cos", 22, |_| map(Unary::Cos)),
-    OpDef::onnx("Tan", 22, |_| map(Unary::Tan)),
-    OpDef::onnx("Asin", 22, |_| map(Unary::Asin)),
-    OpDef::onnx("Acos", 22, |_| map(Unary::Acos)),
-    OpDef::onnx("Atan", 22, |_| map(Unary::Atan)),
-    OpDef::onnx("Sinh", 22, |_| map(Unary::Sinh)),
-    OpDef::onnx("Cosh", 22, |_| map(Unary::Cosh)),
-    OpDef::onnx("Asinh", 22, |_| map(Unary::Asinh)),
-    OpDef::onnx("Acosh", 22, |_| map(Unary::Acosh)),
-    OpDef::onnx("Atanh", 22, |_| map(Unary::Atanh)),
-    OpDef::onnx("Softplus", 22, |_| map(Unary::Softplus)),
-    OpDef::onnx("Softsign", 22, |_| map(Unary::Softsign)),
-    OpDef::onnx("Mish", 22, |_| map(Unary::Mish)),
-    OpDef::onnx("Elu", 22, |ctx| map(Unary::Elu { alpha: ctx.float("alpha", 1.0)? })),
-    OpDef::onnx("Celu", 12, |ctx| map(Unary::Celu { alpha: ctx.float("alpha", 1.0)? })),
+    OpDef::onnx("Exp", 13, |ctx| map(ctx, Unary::Exp)),
+    OpDef::onnx("Log", 13, |ctx| map(ctx, Unary::Ln)),
+    OpDef::onnx("Erf", 13, |ctx| map(ctx, Unary::Erf)),
+    OpDef::onnx("Tanh", 13, |ctx| map(ctx, Unary::Tanh)),
+    OpDef::onnx("Sigmoid", 13, |ctx| map(ctx, Unary::Sigmoid)),
+    OpDef::onnx("Sin", 22, |ctx| map(ctx, Unary::Sin)),
+    OpDef::onnx("Cos", 22, |ctx| map(ctx, Unary::Cos)),
+    OpDef::onnx("Tan", 22, |ctx| map(ctx, Unary::Tan)),
+    OpDef::onnx("Asin", 22, |ctx| map(ctx, Unary::Asin)),
+    OpDef::onnx("Acos", 22, |ctx| map(ctx, Unary::Acos)),
+    OpDef::onnx("Atan", 22, |ctx| map(ctx, Unary::Atan)),
+    OpDef::onnx("Sinh", 22, |ctx| map(ctx, Unary::Sinh)),
+    OpDef::onnx("Cosh", 22, |ctx| map(ctx, Unary::Cosh)),
+    OpDef::onnx("Asinh", 22, |ctx| map(ctx, Unary::Asinh)),
+    OpDef::onnx("Acosh", 22, |ctx| map(ctx, Unary::Acosh)),
+    OpDef::onnx("Atanh", 22, |ctx| map(ctx, Unary::Atanh)),
+    OpDef::onnx("Softplus", 22, |ctx| map(ctx, Unary::Softplus)),
+    OpDef::onnx("Softsign", 22, |ctx| map(ctx, Unary::Softsign)),
+    OpDef::onnx("Mish", 22, |ctx| map(ctx, Unary::Mish)),
+    OpDef::onnx("Elu", 22, |ctx| map(ctx, Unary::Elu { alpha: ctx.float("alpha", 1.0)? })),
+    OpDef::onnx("Celu", 12, |ctx| map(ctx, Unary::Celu { alpha: ctx.float("alpha", 1.0)? })),
     OpDef::onnx("Selu", 22, |ctx| {
-        map(Unary::Selu { alpha: ctx.float("alpha", 1.673_263_2)?, gamma: ctx.float("gamma", 1.050_701)? })
+        map(
+            ctx,
+            Unary::Selu { alpha: ctx.float("alpha", 1.673_263_2)?, gamma: ctx.float("gamma", 1.050_701)? },
+        )
     }),
-    OpDef::onnx("ThresholdedRelu", 22, |ctx| map(Unary::ThresholdedRelu { alpha: ctx.float("alpha", 1.0)? })),
-    OpDef::onnx("Sqrt", 13, |_| map(Unary::Sqrt)),
-    OpDef::onnx("Reciprocal", 13, |_| map(Unary::Reciprocal)),
-    OpDef::onnx("Neg", 13, |_| map(Unary::Neg)),
-    OpDef::onnx("Abs", 13, |_| map(Unary::Abs)),
-    OpDef::onnx("Floor", 13, |_| map(Unary::Floor)),
-    OpDef::onnx("Ceil", 13, |_| map(Unary::Ceil)),
-    OpDef::onnx("Round", 22, |_| map(Unary::Round)),
-    OpDef::onnx("Relu", 14, |_| map(Unary::Relu)),
-    OpDef::onnx("HardSwish", 22, |_| map(Unary::HardSwish)),
-    OpDef::onnx("LeakyRelu", 16, |ctx| map(Unary::LeakyRelu { alpha: ctx.float("alpha", 0.01)? })),
+    OpDef::onnx("ThresholdedRelu", 22, |ctx| {
+        map(ctx, Unary::ThresholdedRelu { alpha: ctx.float("alpha", 1.0)? })
+    }),
+    OpDef::onnx("Sqrt", 13, |ctx| map(ctx, Unary::Sqrt)),
+    OpDef::onnx("Reciprocal", 13, |ctx| map(ctx, Unary::Reciprocal)),
+    OpDef::onnx("Neg", 13, |ctx| map(ctx, Unary::Neg)),
+    OpDef::onnx("Abs", 13, |ctx| map(ctx, Unary::Abs)),
+    OpDef::onnx("Floor", 13, |ctx| map(ctx, Unary::Floor)),
+    OpDef::onnx("Ceil", 13, |ctx| map(ctx, Unary::Ceil)),
+    OpDef::onnx("Round", 22, |ctx| map(ctx, Unary::Round)),
+    OpDef::onnx("Relu", 14, |ctx| map(ctx, Unary::Relu)),
+    OpDef::onnx("HardSwish", 22, |ctx| map(ctx, Unary::HardSwish)),
+    OpDef::onnx("LeakyRelu", 16, |ctx| map(ctx, Unary::LeakyRelu { alpha: ctx.float("alpha", 0.01)? })),
     OpDef::onnx("HardSigmoid", 22, |ctx| {
-        map(Unary::HardSigmoid { alpha: ctx.float("alpha", 0.2)?, beta: ctx.float("beta", 0.5)? })
+        map(ctx, Unary::HardSigmoid { alpha: ctx.float("alpha", 0.2)?, beta: ctx.float("beta", 0.5)? })
     }),
     OpDef::onnx("Gelu", 20, gelu),
-    OpDef::onnx("Clip", 13, |_| Ok(Box::new(Clip))),
-    OpDef::onnx("Dropout", 22, dropout),
+    OpDef::onnx("Swish", 24, |ctx| ctx.one(Swish { alpha: ctx.float("alpha", 1.0)? })),
+    OpDef::onnx("Shrink", 9, |ctx| {
+        ctx.one(Shrink { lambd: ctx.float("lambd", 0.5)?, bias: ctx.float("bias", 0.0)? })
+    }),
+    OpDef::onnx("Sign", 13, |ctx| ctx.one(Sign)),
+    OpDef::onnx("Clip", 13, |ctx| ctx.one(Clip)),
 ];
 
-fn map(f: Unary) -> Result<Box<dyn Op>, OpError> {
-    Ok(Box::new(Map(f)))
+fn map(ctx: &BuildCtx<'_>, f: Unary) -> Result<Box<dyn Op>, OpError> {
+    ctx.one(Map(f))
 }
 
 fn gelu(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
     match ctx.str("approximate", "none")? {
-        "none" => map(Unary::Gelu),
-        "tanh" => map(Unary::GeluTanh),
+        "none" => map(ctx, Unary::Gelu),
+        "tanh" => map(ctx, Unary::GeluTanh),
         other => Err(OpError::attribute(format!("approximate '{other}'; accepted: none, tanh"))),
     }
 }
 
-/// The function as `isobit_kernels::math` defines it, in f32 (f16 and bf16 through f32). Arithmetic ones also on f64
-/// and integers.
+/// The function as `isobit_kernels::math` defines it, in f32 (f16 and bf16 through f32). In f64 the same sequence of
+/// operations, with the elementary functions of `isobit_numerics`; the arithmetic ones also on integers.
 struct Map(Unary);
 
 impl Map {
     fn accepts(&self, t: DType) -> bool {
+        use Unary::*;
         match t {
             DType::F32 | DType::F16 | DType::BF16 => true,
-            DType::F64 => {
-                use Unary::*;
-                matches!(self.0, Sqrt | Reciprocal | Neg | Abs | Floor | Ceil | Round | Relu)
-            }
-            t => t.is_int() && t.bits() >= 8 && matches!(self.0, Unary::Neg | Unary::Abs | Unary::Relu),
+            DType::F64 => !matches!(
+                self.0,
+                Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | Softplus | Mish
+            ),
+            t => t.is_int() && t.bits() >= 8 && matches!(self.0, Neg | Abs | Relu),
         }
     }
 
@@ -96,16 +107,11 @@ impl Map {
 
 impl Op for Map {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        let x = fact(inputs, 0);
-        if let Some(t) = x.dtype.filter(|&t| !self.accepts(t)) {
-            return Err(OpError::unsupported_type(t));
-        }
-        fold(self, inputs, || Ok(vec![Fact::new(x.dtype, x.shape.clone())]))
+        same(self, inputs, |t| self.accepts(t))
     }
 
     fn cost(&self, _: &[Option<Fact>], outputs: &[Fact]) -> u64 {
-        let n: u64 = outputs.iter().map(|f| f.numel().unwrap_or(0) as u64).sum();
-        n.saturating_mul(self.weight())
+        weighted(outputs, self.weight())
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -114,7 +120,7 @@ impl Op for Map {
             return Err(OpError::unsupported_type(x.dtype()));
         }
         Ok(vec![match x.dtype() {
-            DType::F64 => double(self.0, x)?,
+            DType::F64 => through_f64(x, |x| double(self.0, x))?,
             t if t.is_int() => integer(self.0, &x)?,
             _ => through_f32(x, |x| {
                 math::unary_in_place(ctx.exec, self.0, x);
@@ -124,23 +130,92 @@ impl Op for Map {
     }
 }
 
-fn double(f: Unary, t: Tensor) -> Result<Tensor, OpError> {
+/// One result of the operand's type and shape.
+fn same(op: &dyn Op, inputs: &[Option<Fact>], accepts: impl Fn(DType) -> bool) -> Result<Vec<Fact>, OpError> {
+    let x = fact(inputs, 0);
+    if let Some(t) = x.dtype.filter(|&t| !accepts(t)) {
+        return Err(OpError::unsupported_type(t));
+    }
+    fold(op, inputs, || Ok(vec![Fact::new(x.dtype, x.shape.clone())]))
+}
+
+/// `weight` units an element of the first result.
+fn weighted(outputs: &[Fact], weight: u64) -> u64 {
+    let n = outputs.first().and_then(Fact::numel).unwrap_or(0) as u64;
+    n.saturating_mul(weight)
+}
+
+/// Applies `f` to each element of an f64 tensor, in place where it can be.
+fn through_f64(t: Tensor, f: impl Fn(f64) -> f64) -> Result<Tensor, OpError> {
     let shape = t.shape().to_vec();
     let mut x = t.into_vec::<f64>()?;
-    for x in &mut x {
-        *x = match f {
-            Unary::Sqrt => x.sqrt(),
-            Unary::Reciprocal => 1.0 / *x,
-            Unary::Neg => -*x,
-            Unary::Abs => x.abs(),
-            Unary::Floor => x.floor(),
-            Unary::Ceil => x.ceil(),
-            Unary::Round => x.round_ties_even(),
-            Unary::Relu => num::relu64(*x),
-            _ => return Err(OpError::unsupported_type(DType::F64)),
-        };
-    }
+    x.iter_mut().for_each(|x| *x = f(*x));
     Ok(Tensor::new(&shape, x)?)
+}
+
+/// sqrt(2 / pi) rounded to f64.
+const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
+
+/// The functions in f64. Parameters and the constants 0.044715 and 1/6 are the f32 values that the operator's attributes
+/// have; square roots are f64 constants.
+fn double(f: Unary, x: f64) -> f64 {
+    let wide = f64::from;
+    let hard_sigmoid = |alpha: f32, beta: f32| num::max64(0.0, num::min64(1.0, wide(alpha) * x + wide(beta)));
+    match f {
+        Unary::Exp => num::exp64(x),
+        Unary::Ln => num::ln64(x),
+        Unary::Erf => num::erf64(x),
+        Unary::Tanh => num::tanh64(x),
+        Unary::Sigmoid => num::sigmoid64(x),
+        Unary::Sin => num::sin64(x),
+        Unary::Cos => num::cos64(x),
+        Unary::Sqrt => x.sqrt(),
+        Unary::Reciprocal => 1.0 / x,
+        Unary::Neg => -x,
+        Unary::Abs => x.abs(),
+        Unary::Floor => x.floor(),
+        Unary::Ceil => x.ceil(),
+        Unary::Round => x.round_ties_even(),
+        Unary::Relu => num::relu64(x),
+        Unary::LeakyRelu { alpha } => {
+            if x < 0.0 {
+                wide(alpha) * x
+            } else {
+                x
+            }
+        }
+        Unary::HardSigmoid { alpha, beta } => hard_sigmoid(alpha, beta),
+        Unary::HardSwish => x * hard_sigmoid(1.0 / 6.0, 0.5),
+        Unary::Silu => x * num::sigmoid64(x),
+        Unary::Gelu => (0.5 * x) * (1.0 + num::erf64(x * std::f64::consts::FRAC_1_SQRT_2)),
+        Unary::GeluTanh => {
+            (0.5 * x) * (1.0 + num::tanh64(SQRT_2_OVER_PI * (x + wide(0.044715) * (x * x * x))))
+        }
+        Unary::Elu { alpha } => {
+            if x < 0.0 {
+                wide(alpha) * (num::exp64(x) - 1.0)
+            } else {
+                x
+            }
+        }
+        Unary::Selu { alpha, gamma } => {
+            wide(gamma) * if x > 0.0 { x } else { wide(alpha) * num::exp64(x) - wide(alpha) }
+        }
+        Unary::Celu { alpha } => {
+            let below = wide(alpha) * (num::exp64(x / wide(alpha)) - 1.0);
+            num::max64(0.0, x) + num::min64(0.0, below)
+        }
+        Unary::Softsign => x / (1.0 + x.abs()),
+        Unary::ThresholdedRelu { alpha } => {
+            if x <= wide(alpha) {
+                0.0
+            } else {
+                x
+            }
+        }
+        // `Map::accepts` refuses the functions that have no f64 program.
+        other => unreachable!("{other:?} in f64"),
+    }
 }
 
 fn integer(f: Unary, t: &Tensor) -> Result<Tensor, OpError> {
@@ -155,30 +230,141 @@ fn integer(f: Unary, t: &Tensor) -> Result<Tensor, OpError> {
     })
 }
 
-/// min(max, max(x, min)) by the profile's rules; a bound that is left out does not limit.
-struct Clip;
+/// x * sigmoid(alpha * x), each operation rounded; alpha of 1 is no multiplication.
+struct Swish {
+    alpha: f32,
+}
 
-impl Op for Clip {
+fn any_float(t: DType) -> bool {
+    matches!(t, DType::F32 | DType::F16 | DType::BF16 | DType::F64)
+}
+
+impl Op for Swish {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        let x = fact(inputs, 0);
-        if let Some(t) = x.dtype.filter(|t| !(t.is_float() || t.is_int()) || t.bits() < 8) {
-            return Err(OpError::unsupported_type(t));
-        }
-        fold(self, inputs, || Ok(vec![Fact::new(x.dtype, x.shape.clone())]))
+        same(self, inputs, any_float)
+    }
+
+    fn cost(&self, _: &[Option<Fact>], outputs: &[Fact]) -> u64 {
+        weighted(outputs, 8)
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let x = inputs.take(0)?;
+        let alpha = self.alpha;
+        Ok(vec![if x.dtype() == DType::F64 {
+            through_f64(x, |x| x * num::sigmoid64(f64::from(alpha) * x))?
+        } else {
+            through_f32(x, |x| {
+                if alpha == 1.0 {
+                    math::unary_in_place(ctx.exec, Unary::Silu, x);
+                    return Ok(());
+                }
+                let mut s = ctx.memory.alloc::<f32>(&[x.len()])?;
+                s.iter_mut().zip(x.iter()).for_each(|(s, x)| *s = alpha * x);
+                math::unary_in_place(ctx.exec, Unary::Sigmoid, &mut s);
+                x.iter_mut().zip(&s).for_each(|(x, s)| *x *= s);
+                Ok(())
+            })?
+        }])
+    }
+}
+
+/// x + bias below -lambd, x - bias above lambd, else +0 (NaN included).
+struct Shrink {
+    lambd: f32,
+    bias: f32,
+}
+
+impl Op for Shrink {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        same(self, inputs, any_float)
+    }
+
+    fn run(&self, _: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let x = inputs.take(0)?;
+        let (lambd, bias) = (self.lambd, self.bias);
+        Ok(vec![if x.dtype() == DType::F64 {
+            let (lambd, bias) = (f64::from(lambd), f64::from(bias));
+            through_f64(x, |x| match x {
+                x if x < -lambd => x + bias,
+                x if x > lambd => x - bias,
+                _ => 0.0,
+            })?
+        } else {
+            through_f32(x, |x| {
+                for x in x {
+                    *x = match *x {
+                        x if x < -lambd => x + bias,
+                        x if x > lambd => x - bias,
+                        _ => 0.0,
+                    };
+                }
+                Ok(())
+            })?
+        }])
+    }
+}
+
+/// 1 above zero, -1 below, zero at zero; NaN stays NaN.
+struct Sign;
+
+impl Op for Sign {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        same(self, inputs, number)
     }
 
     fn run(&self, _: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.take(0)?;
         let shape = x.shape().to_vec();
         typed!(numbers x.dtype(), T => {
-            let bound = |i: usize| match inputs.opt(i) {
-                None => Ok(None),
-                Some(t) => match t.as_slice::<T>()? {
-                    [v] => Ok(Some(*v)),
-                    other => Err(OpError::shape(format!("a bound of {} elements; give one", other.len()))),
-                },
-            };
-            let (low, high) = (bound(1)?, bound(2)?);
+            let mut x = x.into_vec::<T>()?;
+            for x in &mut x {
+                *x = match *x {
+                    x if x > T::ZERO => T::ONE,
+                    x if x < T::ZERO => T::ZERO.minus(T::ONE),
+                    x if x.nan() => x,
+                    _ => T::ZERO,
+                };
+            }
+            Ok(vec![Tensor::new(&shape, x)?])
+        })
+    }
+}
+
+/// min(max, max(x, min)) by the profile's rules; a bound that is left out does not limit.
+struct Clip;
+
+/// A bound of one element, where given.
+fn bound<T: Number>(inputs: &Inputs, i: usize) -> Result<Option<T>, OpError> {
+    match inputs.opt(i) {
+        None => Ok(None),
+        Some(t) => match t.as_slice::<T>()? {
+            [v] => Ok(Some(*v)),
+            other => Err(OpError::shape(format!("a bound of {} elements; give one", other.len()))),
+        },
+    }
+}
+
+impl Op for Clip {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        same(self, inputs, number)
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let x = inputs.take(0)?;
+        let shape = x.shape().to_vec();
+        if x.dtype() == DType::F32 {
+            let mut x = x.into_vec::<f32>()?;
+            let n = x.len();
+            for (i, f) in [(1, Binary::Max), (2, Binary::Min)] {
+                if let Some(bound) = bound::<f32>(&inputs, i)? {
+                    elementwise::binary_in_place(ctx.exec, f, &mut x, Operand::Column(&[bound]), n, false);
+                }
+            }
+            return Ok(vec![Tensor::new(&shape, x)?]);
+        }
+        typed!(numbers x.dtype(), T => {
+            let (low, high) = (bound::<T>(&inputs, 1)?, bound::<T>(&inputs, 2)?);
             let mut x = x.into_vec::<T>()?;
             for x in &mut x {
                 if let Some(low) = low {
@@ -190,45 +376,5 @@ impl Op for Clip {
             }
             Ok(vec![Tensor::new(&shape, x)?])
         })
-    }
-}
-
-fn dropout(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
-    let training = match ctx.constant(2) {
-        None if ctx.has_input(2) => {
-            return Err(OpError::unsupported("training_mode is computed; it must be a constant"));
-        }
-        None => false,
-        Some(t) => t.as_slice::<bool>()?.first().copied().unwrap_or(false),
-    };
-    if training {
-        return Err(OpError::unsupported("Dropout in training mode; export the model for inference"));
-    }
-    Ok(Box::new(Dropout { mask: ctx.outputs() > 1 }))
-}
-
-/// Inference: the operand itself, and a mask of `true`.
-struct Dropout {
-    mask: bool,
-}
-
-impl Op for Dropout {
-    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        let x = fact(inputs, 0);
-        let mut out = vec![Fact::new(x.dtype, x.shape.clone())];
-        if self.mask {
-            out.push(Fact::new(Some(DType::Bool), x.shape.clone()));
-        }
-        Ok(out)
-    }
-
-    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let x = inputs.take(0)?;
-        let mut out = Vec::new();
-        if self.mask {
-            out.push(Tensor::new(x.shape(), ctx.memory.filled(x.shape(), true)?)?);
-        }
-        out.insert(0, x);
-        Ok(out)
     }
 }
