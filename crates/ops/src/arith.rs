@@ -1,5 +1,7 @@
 //! Arithmetic with broadcasting: Add, Sub, Mul, Div, PRelu of two operands; Max, Min, Sum, Mean of any number.
 
+use std::borrow::Cow;
+
 use isobit_kernels::elementwise::{self, Binary, Operand};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
@@ -227,6 +229,14 @@ pub(crate) fn widen(t: &Tensor) -> Result<Vec<f32>, OpError> {
     }
 }
 
+/// As [`widen`], without a copy of what is f32.
+pub(crate) fn floats(t: &Tensor) -> Result<Cow<'_, [f32]>, OpError> {
+    match t.dtype() {
+        DType::F32 => Ok(Cow::Borrowed(t.as_slice()?)),
+        _ => widen(t).map(Cow::Owned),
+    }
+}
+
 /// The tensor of `dtype` (f32, f16 or bf16) with these elements, each rounded once.
 pub(crate) fn narrow(dtype: DType, shape: &[usize], x: Vec<f32>) -> Result<Tensor, OpError> {
     Ok(match dtype {
@@ -322,6 +332,10 @@ impl Op for Variadic {
     }
 }
 
+fn leaky<T: Number>(x: T, slope: T) -> T {
+    if x < T::ZERO { slope.times(x) } else { x }
+}
+
 /// slope * x below zero, else x; the slope broadcasts to x.
 struct PRelu;
 
@@ -347,7 +361,7 @@ impl Op for PRelu {
         typed!(numbers x.dtype(), T => {
             let mut out = ctx.memory.alloc::<T>(&shape)?;
             let (x, slope) = ((x.as_slice::<T>()?, x.shape()), (slope.as_slice::<T>()?, slope.shape()));
-            zip(&shape, x, slope, &mut out, |x, slope| if *x < T::ZERO { slope.times(*x) } else { *x });
+            zip(&shape, x, slope, &mut out, |x, slope| leaky(*x, *slope));
             Ok(vec![Tensor::new(&shape, out)?])
         })
     }

@@ -2,7 +2,7 @@
 
 use isobit_tensor::{Data, Tensor};
 
-use crate::{Fact, OpError};
+use crate::{Code, Fact, OpError};
 
 /// `axis` counted from the front, for a tensor of `rank` dimensions; negative ones count from the back.
 pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, OpError> {
@@ -79,6 +79,19 @@ pub(crate) fn extents(values: &[i64]) -> Result<Vec<usize>, OpError> {
         .collect()
 }
 
+/// Refuses tensors whose extents, zeros left out, have a product that index arithmetic could not hold. Only a tensor
+/// without elements can be refused: others were counted when they were made.
+pub(crate) fn bounded<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<(), OpError> {
+    for tensor in tensors {
+        let product = tensor.shape().iter().try_fold(1usize, |n, &d| n.checked_mul(d.max(1)));
+        if product.is_none_or(|n| n > isize::MAX as usize / 16) {
+            let shape = tensor.shape();
+            return Err(OpError::new(Code::LimitExceeded, format!("an operand of shape {shape:?}")));
+        }
+    }
+    Ok(())
+}
+
 static UNKNOWN: Fact = Fact { dtype: None, shape: None, value: None };
 
 /// What is known of operand `i`; nothing where it is left out.
@@ -111,7 +124,6 @@ pub(crate) fn settled(dims: Vec<Option<usize>>) -> Result<Vec<usize>, OpError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Code;
 
     #[test]
     fn axes_are_normalised_and_bounded() {

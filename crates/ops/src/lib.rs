@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod arith;
+mod attention;
 mod axes;
 mod broadcast;
 mod build;
@@ -36,6 +37,7 @@ mod recurrent;
 mod reduce;
 mod registry;
 mod resize;
+mod rotary;
 mod scatter;
 mod select;
 mod shape;

@@ -96,7 +96,7 @@ fn integer(ctx: &RunCtx<'_>, shape: &[usize], x: &Tensor, y: &Tensor) -> Result<
     let exponent = match y.dtype() {
         DType::I32 | DType::I64 => ints(y)?,
         _ => typed!(ints y.dtype(), T => {
-            let all = y.as_slice::<T>()?.iter().map(|&e| i64::try_from(e));
+            let all = y.as_slice::<T>()?.iter().map(|&e| i64::try_from(i128::from(e)));
             all.collect::<Result<Vec<_>, _>>().map_err(|_| OpError::input("an exponent of 2^63 or more"))
         })?,
     };

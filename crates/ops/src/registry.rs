@@ -57,6 +57,8 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::random::FAMILY,
     crate::modulo::FAMILY,
     crate::misc::FAMILY,
+    crate::attention::FAMILY,
+    crate::rotary::FAMILY,
     crate::quantize::FAMILY,
 ];
 

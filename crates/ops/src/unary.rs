@@ -305,6 +305,15 @@ impl Op for Shrink {
     }
 }
 
+fn sign<T: Number>(x: T) -> T {
+    match x {
+        x if x > T::ZERO => T::ONE,
+        x if x < T::ZERO => T::ZERO.minus(T::ONE),
+        x if x.nan() => x,
+        _ => T::ZERO,
+    }
+}
+
 /// 1 above zero, -1 below, zero at zero; NaN stays NaN.
 struct Sign;
 
@@ -319,12 +328,7 @@ impl Op for Sign {
         typed!(numbers x.dtype(), T => {
             let mut x = x.into_vec::<T>()?;
             for x in &mut x {
-                *x = match *x {
-                    x if x > T::ZERO => T::ONE,
-                    x if x < T::ZERO => T::ZERO.minus(T::ONE),
-                    x if x.nan() => x,
-                    _ => T::ZERO,
-                };
+                *x = sign(*x);
             }
             Ok(vec![Tensor::new(&shape, x)?])
         })

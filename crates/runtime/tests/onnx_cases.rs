@@ -184,15 +184,16 @@ fn run(model: &Model, files: &Files) -> Result<(), Outcome> {
     let random = graph.nodes.iter().any(|n| RANDOM.contains(&n.op.as_str()));
     for (i, (_, actual)) in result.outputs.iter().enumerate() {
         let expected = read_tensor(&files[&format!("test_data_set_0/output_{i}.pb")]);
-        let rtol = if graph.nodes.len() > 1 { rtol.max(2.0 * epsilon(actual.dtype())) } else { rtol };
+        let composite = graph.nodes.len() > 1 || graph.nodes.iter().any(|n| n.op == "Attention");
+        let rtol = if composite { rtol.max(2.0 * epsilon(actual.dtype())) } else { rtol };
         compare(actual, &expected, random, rtol, atol)
             .map_err(|how| Outcome::Wrong(format!("output {i}: {how}")))?;
     }
     Ok(())
 }
 
-/// The step between 16-bit floats above 1. A case of several nodes rounds to such a type after each; the
-/// expected values were made with roundings at other places, so two such steps are allowed there.
+/// The step between 16-bit floats above 1. A case of several nodes rounds to such a type after each, one of Attention only
+/// at its end; the expected values were made with roundings at other places, so two such steps are allowed there.
 fn epsilon(dtype: DType) -> f64 {
     match dtype {
         DType::F16 => 1.0 / 1024.0,
