@@ -1,12 +1,14 @@
 use alloy_primitives::{Address, B256, Bytes, Signature};
-use alloy_rlp::{RlpDecodable, RlpEncodable};
+use alloy_rlp::{BufMut, Decodable, Encodable, RlpDecodable, RlpEncodable};
 use isobit_proof::{Outcome, Receipt, SignedReceipt};
 use isobit_tensor::Hash;
+
+use crate::{Level, Params};
 
 /// A job in progress, or as it ended.
 #[derive(Debug, Clone, PartialEq, Eq, RlpEncodable, RlpDecodable)]
 pub struct Job {
-    /// Its id: BLAKE3 of requester and nonce of the posting transaction.
+    /// Its id, [`job_id`].
     pub id: B256,
     /// Who asked and pays.
     pub requester: Address,
@@ -16,33 +18,69 @@ pub struct Job {
     pub inputs: B256,
     /// Seed of the run.
     pub seed: u64,
+    /// How sure the requester wants to be.
+    pub level: Level,
     /// Most the requester pays.
     pub max_fee: u128,
-    /// Block of posting.
+    /// What the model's owner gets for a unit of cost, as it was at posting.
+    pub unit_fee: u128,
+    /// Height of the block of posting.
     pub posted: u64,
+    /// Height after which no commitment is waited for, by the requester's wish; 0 for none.
+    pub expires: u64,
     /// Block time after which the present phase is over.
     pub deadline: u64,
-    /// [`Phase`] as a number.
-    pub phase: u8,
-    /// The drawn nodes and what they did.
+    pub(crate) phase: Phase,
+    /// 1 after the escalation.
+    pub round: u8,
+    /// The drawn nodes and what they did, in the order of the draw.
     pub seats: Vec<Seat>,
     /// What was paid to each agreeing node; 0 until settled.
     pub fee: u128,
+    /// What was paid to the model's owner; 0 until settled.
+    pub royalty: u128,
+}
+
+/// An enum that is an RLP number.
+macro_rules! numbered {
+    ($name:ident { $($variant:ident),* }) => {
+        impl Encodable for $name {
+            fn encode(&self, out: &mut dyn BufMut) {
+                (*self as u8).encode(out);
+            }
+
+            fn length(&self) -> usize {
+                (*self as u8).length()
+            }
+        }
+
+        impl Decodable for $name {
+            fn decode(buf: &mut &[u8]) -> alloy_rlp::Result<Self> {
+                let number = u8::decode(buf)?;
+                $(if number == $name::$variant as u8 { return Ok($name::$variant); })*
+                Err(alloy_rlp::Error::Custom("a number without a meaning"))
+            }
+        }
+    };
 }
 
 /// Where a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
+    /// In escrow; nodes are drawn at the end of the next block.
+    Posted = 0,
     /// Nodes are drawn and run it.
-    Assigned = 0,
-    /// Commitments are in; nodes reveal.
-    Committed = 1,
+    Assigned = 1,
+    /// Commitments are closed; nodes reveal.
+    Committed = 2,
     /// Agreed and paid.
-    Settled = 2,
+    Settled = 3,
     /// Not agreed in time; the requester has everything back.
-    Refunded = 3,
+    Refunded = 4,
 }
+
+numbered!(Phase { Posted, Assigned, Committed, Settled, Refunded });
 
 /// A drawn node.
 #[derive(Debug, Clone, PartialEq, Eq, RlpEncodable, RlpDecodable)]
@@ -53,8 +91,7 @@ pub struct Seat {
     pub commitment: B256,
     /// What it revealed: empty or one.
     pub reveal: Vec<Reveal>,
-    /// [`End`] as a number.
-    pub end: u8,
+    pub(crate) end: End,
 }
 
 /// How a job ended for a node.
@@ -73,6 +110,8 @@ pub enum End {
     Released = 4,
 }
 
+numbered!(End { Open, Paid, Slashed, Silent, Released });
+
 /// An opened commitment.
 #[derive(Debug, Clone, PartialEq, Eq, RlpEncodable, RlpDecodable)]
 pub struct Reveal {
@@ -86,30 +125,23 @@ pub struct Reveal {
     pub receipt: Bytes,
 }
 
-/// The commitment of `node` to its answer in `job`: BLAKE3 of `isobitC1`, job, node, outputs, failure (u16 little-endian), cost
-/// (u64 little-endian) and salt. The node's address is in it, so an answer cannot be copied.
-pub fn commitment(job: B256, node: Address, outputs: B256, failure: u16, cost: u64, salt: B256) -> B256 {
-    let parts: [&[u8]; 7] = [
-        b"isobitC1",
-        job.as_slice(),
-        node.as_slice(),
-        outputs.as_slice(),
-        &failure.to_le_bytes(),
-        &cost.to_le_bytes(),
-        salt.as_slice(),
-    ];
+/// The commitment of `node` to its receipt for `job`: BLAKE3 of `isobitC2`, node, job, [`Receipt::digest`] and salt. The
+/// node's address is in it, so a commitment that is copied cannot be opened by the copier.
+pub fn commitment(node: Address, job: B256, receipt: B256, salt: B256) -> B256 {
+    let parts: [&[u8]; 5] =
+        [b"isobitC2", node.as_slice(), job.as_slice(), receipt.as_slice(), salt.as_slice()];
     B256::from(Hash::of(&parts.concat()).0)
+}
+
+/// The id of the job that `requester` posts with this nonce: BLAKE3 of `isobitJ1`, requester and nonce (u64 little-endian).
+pub fn job_id(requester: Address, nonce: u64) -> B256 {
+    B256::from(Hash::of(&[b"isobitJ1", requester.as_slice(), &nonce.to_le_bytes()].concat()).0)
 }
 
 impl Job {
     /// The phase.
     pub fn phase(&self) -> Phase {
-        match self.phase {
-            0 => Phase::Assigned,
-            1 => Phase::Committed,
-            2 => Phase::Settled,
-            _ => Phase::Refunded,
-        }
+        self.phase
     }
 
     /// Whether it has ended.
@@ -126,6 +158,11 @@ impl Job {
     pub fn receipts(&self, chain_id: u64) -> Vec<SignedReceipt> {
         let of = |s: &Seat| s.reveal.first().and_then(|r| self.receipt(chain_id, s.node, r));
         self.seats.iter().filter_map(of).collect()
+    }
+
+    /// The most units a run of the job may cost; a run above it fails. It is the same in both rounds.
+    pub fn cost_limit(&self, params: &Params) -> u64 {
+        params.cost_limit(self.max_fee, self.level.replicas().unwrap_or(1), self.unit_fee)
     }
 
     /// The receipt that a revealed answer stands for.
@@ -149,9 +186,7 @@ impl Job {
 
     /// The answer that more than half of the drawn nodes revealed.
     pub fn agreed(&self) -> Option<(B256, u16, u64)> {
-        let answers =
-            self.seats.iter().filter_map(|s| s.reveal.first()).map(|r| (r.outputs, r.failure, r.cost));
-        let mut answers: Vec<_> = answers.collect();
+        let mut answers: Vec<_> = self.seats.iter().filter_map(Seat::answer).collect();
         answers.sort();
         answers.chunk_by(|a, b| a == b).find(|c| 2 * c.len() > self.seats.len()).map(|c| c[0])
     }
@@ -160,12 +195,21 @@ impl Job {
 impl Seat {
     /// How the job ended for the node.
     pub fn end(&self) -> End {
-        match self.end {
-            0 => End::Open,
-            1 => End::Paid,
-            2 => End::Slashed,
-            3 => End::Silent,
-            _ => End::Released,
-        }
+        self.end
+    }
+
+    /// What the node revealed: outputs, failure and cost.
+    pub(crate) fn answer(&self) -> Option<(B256, u16, u64)> {
+        self.reveal.first().map(|r| (r.outputs, r.failure, r.cost))
+    }
+
+    /// Whether the node did not do its part of a phase whose time is over: commit, and reveal once it could.
+    pub(crate) fn failed(&self, phase: Phase) -> bool {
+        self.reveal.is_empty() && (phase == Phase::Committed || self.commitment.is_zero())
+    }
+
+    /// Whether something is still expected of the node.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.end == End::Open && self.reveal.is_empty()
     }
 }

@@ -1,28 +1,70 @@
 //! The rules of the network as a pure state machine: accounts, registries, stake, jobs, escrow, slashing, settlement.
 //!
+//! ```
+//! use isobit_ledger::{Action, Block, COIN, Params, State, Tx};
+//! use isobit_proof::Key;
+//! # use alloy_primitives::{Address, B256};
+//! let (key, to) = (Key::generate(), Address::repeat_byte(7));
+//! let mut state = State::genesis(Params::default(), [(key.address(), 5 * COIN)])?;
+//! let tx = Tx { from: key.address(), nonce: 0, action: Action::Transfer { to, amount: COIN } };
+//! let signed = tx.sign(&key, state.params.chain_id);
+//! let executed = Block::build(&mut state, B256::ZERO, 1_800_000_000, &[signed]);
+//! assert!(executed.refused.is_empty());
+//! assert_eq!(state.balance(to), COIN);
+//! assert_eq!(state.check_invariants(), Ok(()));
+//! # Ok::<(), isobit_ledger::GenesisError>(())
+//! ```
+//!
 //! No I/O, no clock, no floating point, no randomness: a [`State`] and a [`Block`] give the next state, or a typed error.
+//! The rules themselves ([`apply`], [`tick`]) reach what they know through [`Storage`] alone; [`State`] is the one in memory.
 //! Whoever orders the transactions (one sequencer in process today) and whoever stores the result is outside.
 //!
-//! A job's life: `posted -> assigned -> committed -> revealed -> settled | refunded`. Posting puts the fee in escrow and draws
-//! the nodes. Each commits to its receipt, sealed by its address and a salt; when all have, each reveals. More than half of the
-//! drawn nodes with one outcome and cost settle the job: they are paid, whoever revealed something else loses the whole stake,
-//! whoever stayed silent a part of it. Without such a majority the requester gets everything back. Every phase has a deadline
-//! in block time, so every path ends; the sum of coins never changes ([`State::total_coins`]).
+//! # A job's life
+//!
+//! `posted -> assigned -> committed -> revealed -> settled | refunded`.
+//!
+//! - **Posting** puts the fee in escrow. At the end of the next block nodes are drawn by stake, with that block's parent as
+//!   the beacon, so that the requester does not know it when signing. If there are too few by then, drawing waits for as long
+//!   as the commit window, and then the job is refunded.
+//! - Each node **commits** to its receipt, sealed by its address and a salt. Commitments close when all have committed, or
+//!   when the window (or the requester's own deadline) is over and more than half have.
+//! - Each **reveals** answer and receipt. More than half of the drawn nodes with one outcome and cost settle the job.
+//! - **Settled**: the agreeing nodes are paid by the cost, the model's owner its fee, never more than the escrow in all; the
+//!   rest goes back. Whoever revealed something else is slashed: honest work is the same to the bit, so it was not honest.
+//!   The whole stake is split between requester, burn account and treasury. Whoever stayed silent pays a penalty. A failure
+//!   code that the majority agrees on settles the job as an output does.
+//! - **No majority**: `replicated(n)` is escalated once. n + 1 more nodes are drawn, a majority of the 2n + 1 by themselves;
+//!   revealed answers stand, silent nodes are penalised and out. The new nodes see the first answers; they gain nothing by
+//!   copying, as one of the contradicting answers will be slashed. `signed` is not escalated: its price is that of one run.
+//! - **Refunded**, if there are too few further nodes or no majority after the escalation: the requester gets everything
+//!   back, nodes that answered are neither paid nor punished. A requester's own deadline that ends a job before the nodes'
+//!   window is over penalises nobody.
+//!
+//! Every phase has a deadline in block time, so every path ends; the sum of coins never changes ([`State::total_coins`]).
 
 #![forbid(unsafe_code)]
 
 mod block;
 mod error;
+mod event;
 mod job;
+mod level;
 mod params;
+mod rules;
 mod state;
+mod storage;
 mod tx;
+mod typed;
 
-pub use block::{Block, Executed};
-pub use error::TxError;
-pub use job::{End, Job, Phase, Reveal, Seat, commitment};
-pub use params::Params;
-pub use state::{Account, ModelEntry, NodeEntry, NodeStatus, State};
+pub use block::{Block, Executed, Header, execute_block, tx_root};
+pub use error::{BlockError, DecodeError, TxError};
+pub use event::Event;
+pub use job::{End, Job, Phase, Reveal, Seat, commitment, job_id};
+pub use level::Level;
+pub use params::{GenesisError, Params};
+pub use rules::{BlockContext, apply, tick};
+pub use state::{Coins, InvariantError, NodeStatus, State};
+pub use storage::{Account, ModelEntry, NodeEntry, Storage};
 pub use tx::{Action, SignedTx, Tx};
 
 /// Base units in one coin: 1 ISO = 10^18.

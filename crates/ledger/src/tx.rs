@@ -1,20 +1,8 @@
 use alloy_primitives::{Address, B256, Bytes, Signature};
 use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
-use alloy_sol_types::{SolStruct, eip712_domain, sol};
 use isobit_proof::Key;
 
-#[allow(missing_docs)]
-mod typed {
-    use super::sol;
-
-    sol! {
-        struct Transaction {
-            address from;
-            uint64 nonce;
-            bytes action;
-        }
-    }
-}
+use crate::{DecodeError, Level};
 
 /// What a sender wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +20,17 @@ pub enum Action {
         model: B256,
         /// Name for people, `owner/name` or any text of 1 to 128 bytes.
         name: String,
+        /// Where to read about it or fetch it, at most 512 bytes; may be empty.
+        uri: String,
+        /// What the sender gets for a unit of metered cost of each settled job, in base units.
+        unit_fee: u128,
     },
     /// Becomes a node, with this stake from the sender's balance.
     Join {
         /// Base units.
         stake: u128,
+        /// Where the node can be reached, at most 256 bytes; may be empty.
+        endpoint: String,
     },
     /// Stops being drawn; the stake comes back after the unbonding time.
     Leave,
@@ -50,10 +44,13 @@ pub enum Action {
         inputs: B256,
         /// Seed of the run.
         seed: u64,
-        /// Nodes that run it: 1 is level `signed`, more is `replicated(n)`.
-        replicas: u8,
+        /// How sure the sender wants to be.
+        level: Level,
         /// Most the sender pays in all; goes to escrow.
         max_fee: u128,
+        /// Height of the last block in which commitments are waited for; 0 for none. The windows of the network's
+        /// parameters bound a job in any case.
+        deadline: u64,
     },
     /// Commits a drawn node to its receipt.
     Commit {
@@ -83,12 +80,21 @@ pub enum Action {
 struct Two<A: Encodable + Decodable, B: Encodable + Decodable>(A, B);
 
 #[derive(RlpEncodable, RlpDecodable)]
+struct PublishFields {
+    model: B256,
+    name: String,
+    uri: String,
+    unit_fee: u128,
+}
+
+#[derive(RlpEncodable, RlpDecodable)]
 struct PostFields {
     model: B256,
     inputs: B256,
     seed: u64,
-    replicas: u8,
+    level: Level,
     max_fee: u128,
+    deadline: u64,
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
@@ -113,19 +119,19 @@ impl Action {
                 out.push(1);
                 Two(to, amount).encode(&mut out);
             }
-            Action::Publish { model, name } => {
+            Action::Publish { model, name, uri, unit_fee } => {
                 out.push(2);
-                Two(model, name).encode(&mut out);
+                PublishFields { model, name, uri, unit_fee }.encode(&mut out);
             }
-            Action::Join { stake } => {
+            Action::Join { stake, endpoint } => {
                 out.push(3);
-                stake.encode(&mut out);
+                Two(stake, endpoint).encode(&mut out);
             }
             Action::Leave => out.push(4),
             Action::Withdraw => out.push(5),
-            Action::Post { model, inputs, seed, replicas, max_fee } => {
+            Action::Post { model, inputs, seed, level, max_fee, deadline } => {
                 out.push(6);
-                PostFields { model, inputs, seed, replicas, max_fee }.encode(&mut out);
+                PostFields { model, inputs, seed, level, max_fee, deadline }.encode(&mut out);
             }
             Action::Commit { job, commitment } => {
                 out.push(7);
@@ -140,30 +146,36 @@ impl Action {
     }
 
     /// Reads what [`Action::encode`] writes, and nothing else.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        fn all<T: Decodable>(mut bytes: &[u8]) -> Option<T> {
-            let value = T::decode(&mut bytes).ok()?;
-            bytes.is_empty().then_some(value)
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        fn fail(why: impl ToString) -> DecodeError {
+            DecodeError::new("an action", why)
         }
-        let (&kind, rest) = bytes.split_first()?;
+        fn all<T: Decodable>(mut bytes: &[u8]) -> Result<T, DecodeError> {
+            let value = T::decode(&mut bytes).map_err(fail)?;
+            if bytes.is_empty() { Ok(value) } else { Err(fail("there are bytes after it")) }
+        }
         if bytes.len() > MAX_TX_BYTES {
-            return None;
+            return Err(fail("it is too long"));
         }
-        Some(match kind {
+        let (&kind, rest) = bytes.split_first().ok_or(fail("it is empty"))?;
+        Ok(match kind {
             1 => {
                 let Two(to, amount) = all(rest)?;
                 Action::Transfer { to, amount }
             }
             2 => {
-                let Two(model, name) = all(rest)?;
-                Action::Publish { model, name }
+                let PublishFields { model, name, uri, unit_fee } = all(rest)?;
+                Action::Publish { model, name, uri, unit_fee }
             }
-            3 => Action::Join { stake: all(rest)? },
+            3 => {
+                let Two(stake, endpoint) = all(rest)?;
+                Action::Join { stake, endpoint }
+            }
             4 if rest.is_empty() => Action::Leave,
             5 if rest.is_empty() => Action::Withdraw,
             6 => {
-                let PostFields { model, inputs, seed, replicas, max_fee } = all(rest)?;
-                Action::Post { model, inputs, seed, replicas, max_fee }
+                let PostFields { model, inputs, seed, level, max_fee, deadline } = all(rest)?;
+                Action::Post { model, inputs, seed, level, max_fee, deadline }
             }
             7 => {
                 let Two(job, commitment) = all(rest)?;
@@ -173,7 +185,7 @@ impl Action {
                 let RevealFields { job, outputs, failure, cost, receipt, salt } = all(rest)?;
                 Action::Reveal { job, outputs, failure, cost, receipt, salt }
             }
-            _ => return None,
+            _ => return Err(fail(format_args!("there is no kind {kind} without or with these fields"))),
         })
     }
 }
@@ -190,11 +202,10 @@ pub struct Tx {
 }
 
 impl Tx {
-    /// The EIP-712 digest: what is signed.
+    /// The EIP-712 digest, which is what is signed. Each kind of action is a struct of its own, named as it is, with
+    /// sender, nonce and the action's fields, so that a wallet shows its owner what is signed.
     pub fn digest(&self, chain_id: u64) -> B256 {
-        let message =
-            typed::Transaction { from: self.from, nonce: self.nonce, action: self.action.encode().into() };
-        message.eip712_signing_hash(&eip712_domain! { name: "Isobit", version: "1", chain_id: chain_id, })
+        crate::typed::digest(self, chain_id)
     }
 
     /// Signs it with the sender's key.
@@ -232,16 +243,18 @@ impl SignedTx {
         alloy_rlp::encode(&fields)
     }
 
-    /// Reads what [`SignedTx::encode`] writes, and nothing else. Nothing is verified yet.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() > MAX_TX_BYTES {
-            return None;
+    /// Reads what [`SignedTx::encode`] writes, at most 4,096 bytes, and nothing else. Nothing is verified yet.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        fn fail(why: impl ToString) -> DecodeError {
+            DecodeError::new("a signed transaction", why)
         }
-        let mut rest = bytes;
-        let fields = TxFields::decode(&mut rest).ok()?;
+        if bytes.len() > MAX_TX_BYTES {
+            return Err(fail(format_args!("it has more than {MAX_TX_BYTES} bytes")));
+        }
+        let fields = TxFields::decode(&mut &bytes[..]).map_err(fail)?;
         let tx = Tx { from: fields.from, nonce: fields.nonce, action: Action::decode(&fields.action)? };
-        let decoded = Self { tx, signature: Signature::from_raw(&fields.signature).ok()? };
-        (decoded.encode() == bytes).then_some(decoded)
+        let decoded = Self { tx, signature: Signature::from_raw(&fields.signature).map_err(fail)? };
+        if decoded.encode() == bytes { Ok(decoded) } else { Err(fail("its encoding is not the shortest")) }
     }
 
     /// BLAKE3 of the encoding.
@@ -266,11 +279,18 @@ mod tests {
         let b = B256::repeat_byte;
         vec![
             Action::Transfer { to: Address::repeat_byte(1), amount: u128::MAX },
-            Action::Publish { model: b(2), name: "a/b".into() },
-            Action::Join { stake: 0 },
+            Action::Publish { model: b(2), name: "a/b".into(), uri: "https://x".into(), unit_fee: 9 },
+            Action::Join { stake: 0, endpoint: "node.example:7470".into() },
             Action::Leave,
             Action::Withdraw,
-            Action::Post { model: b(3), inputs: b(4), seed: 5, replicas: 3, max_fee: 6 },
+            Action::Post {
+                model: b(3),
+                inputs: b(4),
+                seed: u64::MAX,
+                level: Level::Replicated(3),
+                max_fee: 6,
+                deadline: 7,
+            },
             Action::Commit { job: b(7), commitment: b(8) },
             Action::Reveal {
                 job: b(9),
@@ -289,9 +309,24 @@ mod tests {
         for (nonce, action) in actions().into_iter().enumerate() {
             let tx = Tx { from: key.address(), nonce: nonce as u64, action };
             let signed = tx.sign(&key, 7);
-            assert_eq!(SignedTx::decode(&signed.encode()), Some(signed.clone()));
+            assert_eq!(SignedTx::decode(&signed.encode()), Ok(signed.clone()));
             assert!(signed.is_signed(7));
             assert!(!signed.is_signed(8));
+        }
+    }
+
+    /// The digests and signatures that `eth_account` (Python) computes for the same typed data.
+    #[test]
+    fn equal_another_implementation() {
+        let key =
+            Key::from_hex("0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80").unwrap();
+        let lines: Vec<_> = include_str!("../tests/vectors/transactions.txt").lines().collect();
+        assert_eq!(lines.len(), actions().len());
+        for (nonce, (action, line)) in actions().into_iter().zip(lines).enumerate() {
+            let kind = format!("{action:?}").split(' ').next().unwrap().to_owned();
+            let signed = Tx { from: key.address(), nonce: nonce as u64, action }.sign(&key, 1729);
+            let signature = alloy_primitives::hex::encode_prefixed(signed.signature.as_bytes());
+            assert_eq!(format!("{kind} {} {signature}", signed.tx.digest(1729)), line);
         }
     }
 
@@ -309,7 +344,7 @@ mod tests {
                     bytes[at] = rng.next_u32() as u8;
                 }
                 bytes.truncate(rng.below(bytes.len()) + 1 + bytes.len() / 2);
-                if let Some(tx) = SignedTx::decode(&bytes) {
+                if let Ok(tx) = SignedTx::decode(&bytes) {
                     assert_eq!(tx.encode(), bytes);
                 }
             }

@@ -108,7 +108,8 @@ async fn params(State(local): State<Local>) -> Answer {
         "chain_id": p.chain_id, "min_stake": p.min_stake.to_string(), "base_fee": p.base_fee.to_string(),
         "unit_price": p.unit_price.to_string(), "silence_penalty": p.silence_penalty.to_string(),
         "commit_window": p.commit_window, "reveal_window": p.reveal_window, "unbonding": p.unbonding,
-        "max_replicas": p.max_replicas, "treasury": p.treasury,
+        "max_replicas": p.max_replicas, "slash_requester": p.slash_requester, "slash_burn": p.slash_burn,
+        "treasury": p.treasury, "burn": p.burn,
     })))
 }
 
@@ -173,8 +174,7 @@ async fn block(State(local): State<Local>, Path(height): Path<String>) -> Result
 }
 
 async fn transact(State(local): State<Local>, body: Bytes) -> Answer {
-    let tx = SignedTx::decode(&body)
-        .ok_or_else(|| NodeError::Malformed("the body is no signed transaction".into()))?;
+    let tx = SignedTx::decode(&body).map_err(|e| NodeError::Malformed(format!("the body: {e}")))?;
     let hash = tx.hash();
     let height = blocking(move || local.submit(tx)).await?;
     Ok(Json(json!({ "hash": hash, "height": height })))

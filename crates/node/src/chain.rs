@@ -55,7 +55,10 @@ impl Chain {
         let store = Store::open(path)?;
         let (state, head) = match store.head(params.clone())? {
             Some(head) => head,
-            None => (State::genesis(params, genesis.iter().copied()), B256::ZERO),
+            None => {
+                let state = State::genesis(params, genesis.iter().copied());
+                (state.map_err(|e| NodeError::Refused(e.to_string()))?, B256::ZERO)
+            }
         };
         let inner = Inner {
             state,
@@ -160,7 +163,9 @@ impl Shared {
         loop {
             if inner.waiting.is_empty() && !inner.stopping {
                 let idle = |i: &mut Inner| i.waiting.is_empty() && !i.stopping;
-                inner = if inner.state.jobs.is_empty() {
+                inner = if inner.state.awaits_draw() {
+                    inner // nodes are drawn at the end of the next block
+                } else if inner.state.jobs.is_empty() {
                     self.work.wait_while(inner, idle).unwrap_or_else(|e| e.into_inner())
                 } else {
                     self.work.wait_timeout_while(inner, IDLE_BLOCK, idle).unwrap_or_else(|e| e.into_inner()).0
@@ -179,12 +184,15 @@ impl Shared {
             let stored = self.store.append(&executed, &state);
             inner = self.lock();
             if let Err(e) = stored {
-                tracing::error!("block {} was not stored: {e}; the chain stops here", executed.block.height);
+                tracing::error!(
+                    "block {} was not stored: {e}; the chain stops here",
+                    executed.block.header.height
+                );
                 inner.failed = Some(e.to_string());
                 self.block.notify_all();
                 return;
             }
-            let height = executed.block.height;
+            let height = executed.block.header.height;
             inner.head = executed.block.hash();
             inner.state = state;
             let refused: BTreeMap<B256, TxError> = executed.refused.into_iter().collect();

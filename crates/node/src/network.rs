@@ -74,7 +74,8 @@ impl Network {
                 Client::new(&self.local, self.wallet.clone())?
                     .act(Action::Transfer { to, amount: least - has })?;
             }
-            Client::new(&self.local, key.clone())?.act(Action::Join { stake: least })?;
+            Client::new(&self.local, key.clone())?
+                .act(Action::Join { stake: least, endpoint: String::new() })?;
         }
         let options = Options::default().kernel_set(set);
         let mut worker = Worker::new(Arc::new(self.local.clone()), key.clone(), options)?.with_run(run);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use isobit_graph::{Manifest, Model, ModelObject};
-use isobit_ledger::{Action, Job, Tx};
+use isobit_ledger::{Action, Job, Level, Tx, job_id};
 use isobit_proof::{Key, decode_set, encode_set};
 use isobit_tensor::{Hash, Tensor};
 
@@ -89,9 +89,9 @@ impl<'a> Client<'a> {
         max_fee: u128,
     ) -> Result<B256, NodeError> {
         let (model, inputs) = (B256::from(model.0), B256::from(inputs.0));
-        let nonce = self.act(Action::Post { model, inputs, seed, replicas, max_fee })?;
-        let from = self.key.address();
-        Ok(B256::from(Hash::of(&[b"isobitJ1", from.as_slice(), &nonce.to_le_bytes()].concat()).0))
+        let level = Level::of(replicas);
+        let nonce = self.act(Action::Post { model, inputs, seed, level, max_fee, deadline: 0 })?;
+        Ok(job_id(self.key.address(), nonce))
     }
 
     /// Waits until a job has ended.

@@ -85,6 +85,8 @@ impl Gateway for Remote {
         let amount = |key: &str| {
             v.get(key).and_then(Value::as_str).and_then(|s| s.parse::<u128>().ok()).ok_or_else(broken)
         };
+        let address =
+            |key: &str| v.get(key).and_then(Value::as_str).and_then(|s| s.parse().ok()).ok_or_else(broken);
         Ok(Params {
             chain_id: number("chain_id")?,
             min_stake: amount("min_stake")?,
@@ -95,11 +97,10 @@ impl Gateway for Remote {
             reveal_window: number("reveal_window")?,
             unbonding: number("unbonding")?,
             max_replicas: u8::try_from(number("max_replicas")?).map_err(|_| broken())?,
-            treasury: v
-                .get("treasury")
-                .and_then(Value::as_str)
-                .and_then(|s| s.parse().ok())
-                .ok_or_else(broken)?,
+            slash_requester: u16::try_from(number("slash_requester")?).map_err(|_| broken())?,
+            slash_burn: u16::try_from(number("slash_burn")?).map_err(|_| broken())?,
+            treasury: address("treasury")?,
+            burn: address("burn")?,
         })
     }
 

@@ -36,7 +36,7 @@ impl Store {
         else {
             return Ok(None);
         };
-        let state = State::decode(params, state.value()).ok_or_else(|| fail("the state cannot be read"))?;
+        let state = State::decode(params, state.value()).map_err(fail)?;
         let hash = B256::try_from(hash.value()).map_err(fail)?;
         Ok(Some((state, hash)))
     }
@@ -50,7 +50,7 @@ impl Store {
             write
                 .open_table(BLOCKS)
                 .map_err(fail)?
-                .insert(block.height, &block.encode()[..])
+                .insert(block.header.height, &block.encode()[..])
                 .map_err(fail)?;
             let mut jobs = write.open_table(JOBS).map_err(fail)?;
             for job in &executed.ended {
@@ -84,6 +84,6 @@ impl Store {
             Err(e) => return Err(fail(e)),
         };
         let found = table.get(height).map_err(fail)?;
-        found.map(|b| Block::decode(b.value()).ok_or_else(|| fail("a block cannot be read"))).transpose()
+        found.map(|b| Block::decode(b.value()).map_err(fail)).transpose()
     }
 }

@@ -109,8 +109,8 @@ impl Worker {
             let action = match job.phase() {
                 Phase::Assigned if seat.commitment.is_zero() => {
                     let answer = self.answer(&job)?;
-                    let (outputs, failure) = answer.fields();
-                    let commitment = commitment(job.id, node, outputs, failure, answer.cost, answer.salt);
+                    let digest = self.receipt(&job, answer).digest();
+                    let commitment = commitment(node, job.id, digest, answer.salt);
                     Action::Commit { job: job.id, commitment }
                 }
                 Phase::Committed if seat.reveal.is_empty() && !seat.commitment.is_zero() => {
@@ -155,7 +155,7 @@ impl Worker {
         }
         let session = self.session(&Hash(job.model.0))?;
         let inputs = fetch_tensors(&*self.gateway, &Hash(job.inputs.0))?;
-        let cost = self.params.cost_limit(job.max_fee, job.seats.len() as u8);
+        let cost = job.cost_limit(&self.params);
         let limits = Limits { cost, ..Limits::default() };
         let (outcome, cost) =
             match session.run(inputs, &RunOptions { seed: job.seed, limits, profile: false }) {

@@ -57,8 +57,12 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let model = isobit_graph::from_onnx_bytes(MODEL)?;
     let address = publish_model(network.gateway(), &ModelObject::from_model(&model)?)?;
     let name = "isobit/digits-cnn".to_owned();
-    Client::new(network.gateway(), network.wallet().clone())?
-        .act(isobit_ledger::Action::Publish { model: address.0.into(), name })?;
+    Client::new(network.gateway(), network.wallet().clone())?.act(isobit_ledger::Action::Publish {
+        model: address.0.into(),
+        name,
+        uri: String::new(),
+        unit_fee: 0,
+    })?;
     say(&format!("model     digits CNN, {address}"));
 
     let samples = samples(args.images as usize)?;

@@ -65,7 +65,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
                 coins::text(stake)
             );
         }
-        client.act(Action::Join { stake })?;
+        client.act(Action::Join { stake, endpoint: String::new() })?;
     }
     let set = args.kernels.unwrap_or_else(KernelSet::best);
     let options = Options::default().kernel_set(set).threads(args.threads.unwrap_or_else(model::cores));

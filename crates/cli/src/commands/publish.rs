@@ -49,7 +49,12 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         if !gateway.models()?.iter().any(|(m, _)| *m == id) {
             let stem = args.model.file_stem().map(|s| s.to_string_lossy().into_owned());
             let name = args.name.or(stem).unwrap_or_else(|| "model".into());
-            Client::new(&gateway, args.network.key()?)?.act(Action::Publish { model: id, name })?;
+            Client::new(&gateway, args.network.key()?)?.act(Action::Publish {
+                model: id,
+                name,
+                uri: String::new(),
+                unit_fee: 0,
+            })?;
         }
     }
     if json {

@@ -1,0 +1,112 @@
+use alloy_primitives::{Address, B256};
+
+/// What an applied transaction or the end of a block did, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Coins moved between accounts by a transfer.
+    Transferred {
+        /// Who gave them.
+        from: Address,
+        /// Who has them now.
+        to: Address,
+        /// Base units.
+        amount: u128,
+    },
+    /// A model was registered.
+    Published {
+        /// Its content address.
+        model: B256,
+        /// Who published it.
+        owner: Address,
+    },
+    /// A node joined.
+    Joined {
+        /// Which.
+        node: Address,
+        /// Its stake.
+        stake: u128,
+    },
+    /// A node will not be drawn any more.
+    Left {
+        /// Which.
+        node: Address,
+        /// Block time from which the stake can be withdrawn.
+        until: u64,
+    },
+    /// A node took its stake back.
+    Withdrawn {
+        /// Which.
+        node: Address,
+        /// Base units.
+        stake: u128,
+    },
+    /// A job was posted and its fee put in escrow.
+    Posted {
+        /// Its id.
+        job: B256,
+        /// Who asked.
+        requester: Address,
+    },
+    /// Nodes were drawn.
+    Assigned {
+        /// The job.
+        job: B256,
+        /// 0 at first, 1 for the escalation.
+        round: u8,
+        /// The drawn ones, in order.
+        nodes: Vec<Address>,
+    },
+    /// A node committed.
+    Committed {
+        /// The job.
+        job: B256,
+        /// The node.
+        node: Address,
+    },
+    /// Commitments are closed; nodes may reveal.
+    Opened {
+        /// The job.
+        job: B256,
+    },
+    /// A node revealed.
+    Revealed {
+        /// The job.
+        job: B256,
+        /// The node.
+        node: Address,
+        /// Root of the outputs; zero for a failure.
+        outputs: B256,
+        /// The failure's code; 0 for none.
+        failure: u16,
+        /// Metered cost.
+        cost: u64,
+    },
+    /// A node lost stake.
+    Penalised {
+        /// The job.
+        job: B256,
+        /// The node.
+        node: Address,
+        /// Base units taken.
+        amount: u128,
+        /// It revealed something else than the majority; otherwise it was silent.
+        slashed: bool,
+    },
+    /// A job was settled.
+    Settled {
+        /// Its id.
+        job: B256,
+        /// Paid to nodes and the model's owner.
+        paid: u128,
+        /// Returned to the requester.
+        returned: u128,
+    },
+    /// A job ended without agreement; the escrow went back.
+    Refunded {
+        /// Its id.
+        job: B256,
+        /// Returned to the requester.
+        returned: u128,
+    },
+}

@@ -1,0 +1,168 @@
+//! What each action does. Every rule checks all it needs before it writes anything.
+
+mod jobs;
+
+use alloy_primitives::{Address, B256};
+
+use crate::{Action, Event, Job, ModelEntry, NodeEntry, Params, Storage, TxError};
+
+/// What the rules know of the block that they run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockContext {
+    /// Height of the block.
+    pub height: u64,
+    /// Its timestamp, seconds since 1970; it never goes back.
+    pub time: u64,
+    /// Hash of the block before: the beacon of the draw.
+    pub parent: B256,
+}
+
+/// Longest name, URI and endpoint, in bytes.
+pub(crate) const MAX_NAME: usize = 128;
+pub(crate) const MAX_URI: usize = 512;
+pub(crate) const MAX_ENDPOINT: usize = 256;
+
+/// Applies an action of `from`, which the caller has authenticated; `nonce` is the sender's count of transactions before
+/// it, checked by the caller too. Returns what happened. A refused action changes nothing.
+pub fn apply(
+    storage: &mut impl Storage,
+    params: &Params,
+    block: &BlockContext,
+    from: Address,
+    nonce: u64,
+    action: &Action,
+) -> Result<Vec<Event>, TxError> {
+    let mut rules = Rules { storage, params, block, events: Vec::new() };
+    rules.act(from, nonce, action)?;
+    Ok(rules.events)
+}
+
+/// Ends a block: draws nodes for posted jobs, closes phases that are over, judges and ends jobs. Returns what happened and
+/// the jobs that ended, which have left the storage. Call it once after a block's transactions.
+pub fn tick(storage: &mut impl Storage, params: &Params, block: &BlockContext) -> (Vec<Event>, Vec<Job>) {
+    let mut rules = Rules { storage, params, block, events: Vec::new() };
+    let ended = rules.storage.jobs().into_iter().filter_map(|id| rules.tick_job(id)).collect();
+    (rules.events, ended)
+}
+
+struct Rules<'a, S> {
+    storage: &'a mut S,
+    params: &'a Params,
+    block: &'a BlockContext,
+    events: Vec<Event>,
+}
+
+fn text(what: &'static str, text: &str, least: usize, most: usize) -> Result<(), TxError> {
+    let fits = (least..=most).contains(&text.len()) && !text.chars().any(char::is_control);
+    if fits { Ok(()) } else { Err(TxError::Text { what, least, most }) }
+}
+
+impl<S: Storage> Rules<'_, S> {
+    fn act(&mut self, from: Address, nonce: u64, action: &Action) -> Result<(), TxError> {
+        match action {
+            Action::Transfer { to, amount } => self.transfer(from, *to, *amount),
+            Action::Publish { model, name, uri, unit_fee } => {
+                self.publish(from, *model, name, uri, *unit_fee)
+            }
+            Action::Join { stake, endpoint } => self.join(from, *stake, endpoint),
+            Action::Leave => self.leave(from),
+            Action::Withdraw => self.withdraw(from),
+            Action::Post { .. } => self.post(from, nonce, action),
+            Action::Commit { job, commitment } => self.commit(from, *job, *commitment),
+            Action::Reveal { job, .. } => self.reveal(from, *job, action),
+        }
+    }
+
+    fn credit(&mut self, address: Address, amount: u128) {
+        let mut account = self.storage.account(address);
+        account.balance = account.balance.checked_add(amount).expect("all coins together fit 128 bits");
+        self.storage.set_account(address, account);
+    }
+
+    fn afford(&self, from: Address, needs: u128) -> Result<(), TxError> {
+        let has = self.storage.account(from).balance;
+        if has < needs { Err(TxError::Balance { from, has, needs }) } else { Ok(()) }
+    }
+
+    /// The last thing that can refuse.
+    fn debit(&mut self, from: Address, amount: u128) -> Result<(), TxError> {
+        self.afford(from, amount)?;
+        let mut account = self.storage.account(from);
+        account.balance -= amount;
+        self.storage.set_account(from, account);
+        Ok(())
+    }
+
+    fn transfer(&mut self, from: Address, to: Address, amount: u128) -> Result<(), TxError> {
+        self.debit(from, amount)?;
+        self.credit(to, amount);
+        self.events.push(Event::Transferred { from, to, amount });
+        Ok(())
+    }
+
+    fn publish(
+        &mut self,
+        from: Address,
+        model: B256,
+        name: &str,
+        uri: &str,
+        unit_fee: u128,
+    ) -> Result<(), TxError> {
+        text("a model's name", name, 1, MAX_NAME)?;
+        text("a model's URI", uri, 0, MAX_URI)?;
+        if self.storage.model(model).is_some() {
+            return Err(TxError::ModelExists(model));
+        }
+        let entry = ModelEntry { owner: from, name: name.to_owned(), uri: uri.to_owned(), unit_fee };
+        self.storage.set_model(model, entry);
+        self.events.push(Event::Published { model, owner: from });
+        Ok(())
+    }
+
+    fn join(&mut self, from: Address, stake: u128, endpoint: &str) -> Result<(), TxError> {
+        text("a node's endpoint", endpoint, 0, MAX_ENDPOINT)?;
+        if self.storage.node(from).is_some() {
+            return Err(TxError::NodeExists(from));
+        }
+        if stake < self.params.min_stake {
+            return Err(TxError::Stake { stake, least: self.params.min_stake });
+        }
+        self.debit(from, stake)?;
+        let entry = NodeEntry { stake, leaves: 0, jobs: 0, endpoint: endpoint.to_owned() };
+        self.storage.set_node(from, Some(entry));
+        self.events.push(Event::Joined { node: from, stake });
+        Ok(())
+    }
+
+    fn leave(&mut self, from: Address) -> Result<(), TxError> {
+        let mut node = self.storage.node(from).ok_or(TxError::NoNode(from, "it has not joined"))?;
+        if node.leaves > 0 {
+            return Err(TxError::NoNode(from, "it is leaving already"));
+        }
+        node.leaves = self.block.time + self.params.unbonding;
+        self.events.push(Event::Left { node: from, until: node.leaves });
+        self.storage.set_node(from, Some(node));
+        Ok(())
+    }
+
+    fn withdraw(&mut self, from: Address) -> Result<(), TxError> {
+        let node = self.storage.node(from).ok_or(TxError::NoNode(from, "it has not joined"))?;
+        let refuse = |why| Err(TxError::NoNode(from, why));
+        match &node {
+            n if n.leaves == 0 => return refuse("it must leave first"),
+            n if n.leaves > self.block.time => return refuse("its stake is still unbonding"),
+            n if n.jobs > 0 => return refuse("it has jobs in progress"),
+            _ => {}
+        }
+        self.storage.set_node(from, None);
+        self.credit(from, node.stake);
+        self.events.push(Event::Withdrawn { node: from, stake: node.stake });
+        Ok(())
+    }
+
+    /// Nodes that can be drawn, in order of address.
+    fn active(&self) -> Vec<(Address, NodeEntry)> {
+        let can = |n: &NodeEntry| n.leaves == 0 && n.stake >= self.params.min_stake;
+        self.storage.nodes().into_iter().filter(|(_, n)| can(n)).collect()
+    }
+}

@@ -1,0 +1,204 @@
+//! Random play: whatever is sent, coins are conserved, refusals change nothing and every job ends.
+
+use crate::world::{MODEL, STAKE, World};
+use alloy_primitives::{Address, B256};
+use isobit_ledger::{
+    Action, Block, BlockContext, COIN, End, Level, Phase, State, apply, execute_block, tick,
+};
+use isobit_numerics::rng::Rng;
+
+fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+    of[rng.below(of.len())]
+}
+
+/// Mostly 1, so that there are majorities; else another output, a failure.
+fn answer(rng: &mut Rng) -> u8 {
+    pick(rng, &[1, 1, 1, 1, 2, 3, 206])
+}
+
+/// A sender and something to send: often sensible, sometimes not.
+fn random_action(w: &World, rng: &mut Rng) -> (usize, Action) {
+    let key = rng.below(w.keys.len());
+    let jobs: Vec<_> = w.state.jobs.values().collect();
+    let job = (!jobs.is_empty()).then(|| jobs[rng.below(jobs.len())]);
+    if let Some(job) = job.filter(|j| !j.seats.is_empty() && rng.below(10) < 8) {
+        // Which answer a node gives follows from job and node, so that most commitments can be opened.
+        // Mostly a node of which something is expected.
+        let open: Vec<_> = job.seats.iter().filter(|s| s.end() == End::Open && s.reveal.is_empty()).collect();
+        let any = open.is_empty() || rng.below(10) == 0;
+        let node =
+            if any { &job.seats[rng.below(job.seats.len())] } else { open[rng.below(open.len())] }.node;
+        let mut fixed = Rng::new(u64::from(job.id[0]) << 8 | u64::from(node[0]), 1);
+        let usual = answer(&mut fixed);
+        let given = if rng.below(20) == 0 { answer(rng) } else { usual };
+        let commit = (job.phase() == Phase::Assigned) != (rng.below(20) == 0);
+        let key = if rng.below(20) == 0 { key } else { w.key_of(node) };
+        let action =
+            if commit { w.commit_action(job, node, given) } else { w.reveal_action(job, node, given) };
+        return (key, action);
+    }
+    let action = match rng.below(8) {
+        0 => {
+            let to = w.keys[rng.below(w.keys.len())].address();
+            Action::Transfer { to, amount: u128::from(rng.next_u64()) << rng.below(20) }
+        }
+        1 => Action::Publish {
+            model: B256::repeat_byte(rng.below(5) as u8),
+            name: "n".repeat(rng.below(140)),
+            uri: String::new(),
+            unit_fee: rng.next_u64().into(),
+        },
+        2 => Action::Leave,
+        3 => Action::Withdraw,
+        4 => Action::Join { stake: STAKE / 4 * rng.below(8) as u128, endpoint: "e".repeat(rng.below(300)) },
+        _ => Action::Post {
+            model: pick(rng, &[MODEL, MODEL, MODEL, B256::repeat_byte(2)]),
+            inputs: B256::repeat_byte(rng.next_u32() as u8),
+            seed: rng.next_u64(),
+            level: pick(
+                rng,
+                &[
+                    Level::Signed,
+                    Level::Replicated(2),
+                    Level::Replicated(3),
+                    Level::Replicated(5),
+                    Level::Proved,
+                ],
+            ),
+            max_fee: rng.below(40) as u128 * COIN / 10,
+            deadline: [0, 0, w.state.height + rng.below(30) as u64][rng.below(3)],
+        },
+    };
+    (key, action)
+}
+
+/// Without signatures of transactions, as a precompile calls the rules: the invariants are checked after every action
+/// and every end of a block.
+#[test]
+fn coins_are_conserved_and_every_job_ends() {
+    let (seeds, actions) = (300, 1000);
+    let (mut accepted, mut refused) = (0, 0);
+    let mut reached = std::collections::BTreeMap::<String, usize>::new();
+    for seed in 0..seeds {
+        let mut rng = Rng::new(seed, 0);
+        let mut w = World::new(4 + rng.below(9));
+        let params = w.state.params.clone();
+        let total = w.state.supply;
+        let (mut posted, mut ended) = (0, 0);
+        let mut end_block = |w: &mut World, rng: &mut Rng| {
+            let block = BlockContext { height: w.state.height, time: w.state.time, parent: w.parent };
+            let (_, over) = tick(&mut w.state, &params, &block);
+            for job in &over {
+                assert!(job.is_over(), "seed {seed}");
+                *reached.entry(format!("{:?} in round {}", job.phase(), job.round)).or_default() += 1;
+            }
+            w.state.check_invariants().unwrap_or_else(|e| panic!("seed {seed}, end of block: {e}"));
+            w.state.height += 1;
+            w.state.time += rng.below(5) as u64;
+            w.parent = B256::from(isobit_tensor::Hash::of(w.parent.as_slice()).0);
+            over.len()
+        };
+        for _ in 0..actions {
+            let (key, action) = random_action(&w, &mut rng);
+            let from = w.keys[key].address();
+            let nonce = w.state.nonce(from);
+            let block = BlockContext { height: w.state.height, time: w.state.time, parent: w.parent };
+            let before = w.state.clone();
+            match apply(&mut w.state, &params, &block, from, nonce, &action) {
+                Ok(events) => {
+                    assert!(!events.is_empty());
+                    accepted += 1;
+                    posted += usize::from(matches!(action, Action::Post { .. }));
+                    w.state.accounts.entry(from).or_default().nonce += 1;
+                }
+                Err(_) => {
+                    refused += 1;
+                    assert_eq!(w.state, before, "seed {seed}: a refused {action:?} changed the state");
+                }
+            }
+            w.state.check_invariants().unwrap_or_else(|e| panic!("seed {seed}, {action:?}: {e}"));
+            if rng.below(4) == 0 {
+                ended += end_block(&mut w, &mut rng);
+            }
+        }
+        // Two rounds of both windows, a draw before each, and time that moves on.
+        let patience = 2 * (params.commit_window + params.reveal_window) + 10;
+        for _ in 0..patience {
+            w.state.time += 1;
+            ended += end_block(&mut w, &mut rng);
+        }
+        assert!(w.state.jobs.is_empty(), "seed {seed}: a job did not end");
+        assert_eq!(ended, posted, "seed {seed}");
+        assert_eq!(w.state.total_coins(), total, "seed {seed}");
+        assert_eq!(w.state.coins().unwrap().escrow, 0, "seed {seed}");
+    }
+    // The play is worth something only if it gets everywhere.
+    println!("{accepted} accepted, {refused} refused, {reached:?}");
+    assert!(accepted > 80_000 && refused > 10_000);
+    for kind in ["Settled in round 0", "Settled in round 1", "Refunded in round 0", "Refunded in round 1"] {
+        assert!(reached.get(kind).is_some_and(|&n| n >= 50), "{kind}: {reached:?}");
+    }
+}
+
+/// With signatures and blocks: a replay from genesis by encoded blocks gives the same state, and the state survives its
+/// encoding.
+#[test]
+fn blocks_replay_from_genesis() {
+    for seed in 0..25 {
+        let mut rng = Rng::new(seed, 2);
+        let mut w = World::new(6);
+        for _ in 0..60 {
+            let txs: Vec<_> = (0..rng.below(4))
+                .map(|_| {
+                    let (key, action) = random_action(&w, &mut rng);
+                    w.tx(key, action)
+                })
+                .collect();
+            w.block(&txs);
+        }
+        assert_eq!(
+            State::decode(w.state.params.clone(), &w.state.encode()),
+            Ok(w.state.clone()),
+            "seed {seed}"
+        );
+        let (mut replayed, mut head) = (w.genesis.clone(), B256::ZERO);
+        let mut events = Vec::new();
+        for block in &w.blocks {
+            let block = Block::decode(&block.encode()).unwrap();
+            events.extend(execute_block(&mut replayed, head, &block).unwrap().events);
+            head = block.hash();
+        }
+        assert_eq!(replayed, w.state, "seed {seed}");
+        assert_eq!(events, w.events, "seed {seed}");
+    }
+}
+
+/// Changed bytes of blocks and states are refused or mean what they encode; never a panic.
+#[test]
+fn decoding_is_total() {
+    let mut w = World::new(4);
+    let job = w.post(Level::Replicated(2));
+    let nodes: Vec<Address> = job.seats.iter().map(|s| s.node).collect();
+    w.commit(&job, nodes[0], 1).unwrap();
+    let (state, block) = (w.state.encode(), w.blocks.last().unwrap().encode());
+    let mut rng = Rng::new(3, 0);
+    for _ in 0..20_000 {
+        for bytes in [&state, &block] {
+            let mut bytes = bytes.clone();
+            for _ in 0..=rng.below(3) {
+                let at = rng.below(bytes.len());
+                bytes[at] = rng.next_u32() as u8;
+            }
+            if rng.below(4) == 0 {
+                bytes.truncate(rng.below(bytes.len()));
+            }
+            if let Ok(block) = Block::decode(&bytes) {
+                assert_eq!(block.encode(), bytes);
+                let _ = execute_block(&mut w.state.clone(), w.parent, &block); // refused or not, it returns
+            }
+            if let Ok(state) = State::decode(w.state.params.clone(), &bytes) {
+                assert_eq!(state.encode(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! The rules: every path of a job, and every refusal.
+
+use crate::world::{MODEL, STAKE, World};
+use alloy_primitives::{Address, B256};
+use isobit_ledger::{
+    Action, Block, BlockError, COIN, End, Event, Level, Params, Phase, State, Tx, TxError, execute_block,
+};
+
+fn nodes(job: &isobit_ledger::Job) -> Vec<Address> {
+    job.seats.iter().map(|s| s.node).collect()
+}
+
+fn ends(job: &isobit_ledger::Job) -> Vec<End> {
+    job.seats.iter().map(|s| s.end()).collect()
+}
+
+#[test]
+fn agreement_is_paid_and_the_rest_refunded() {
+    let mut w = World::new(4);
+    let (requester, owner) = (w.keys[0].address(), w.keys[5].address());
+    let before = w.state.balance(requester);
+    let job = w.post(Level::Replicated(3));
+    assert_eq!(w.state.escrow(), 30 * COIN);
+    let ended = w.play(&job, &nodes(&job), &[Some(7); 3]);
+    assert_eq!(ended.phase(), Phase::Settled);
+    let (fee, royalty) = (w.state.params.node_fee(1000), 1000 * w.state.params.unit_price / 2);
+    assert_eq!((ended.fee, ended.royalty), (fee, royalty));
+    assert_eq!(w.state.balance(requester), before - 3 * fee - royalty);
+    assert_eq!(w.state.balance(owner), 10_000 * COIN + royalty);
+    for seat in &ended.seats {
+        assert_eq!(seat.end(), End::Paid);
+        assert_eq!(w.state.balance(seat.node), 8_000 * COIN + fee);
+    }
+    let receipts = ended.receipts(w.state.params.chain_id);
+    assert!(receipts.len() == 3 && receipts.iter().all(|r| r.is_signed_by_node()));
+    assert!(w.state.jobs.is_empty() && w.state.escrow() == 0);
+    let settled =
+        Event::Settled { job: job.id, paid: 3 * fee + royalty, returned: 30 * COIN - 3 * fee - royalty };
+    assert_eq!(w.events.last(), Some(&settled));
+}
+
+/// Level, nodes there are, answers of the first round, answers of the escalation, and how it ends.
+#[test]
+fn outcomes() {
+    use End::{Paid, Released, Silent, Slashed};
+    const A: Option<u8> = Some(1);
+    const B: Option<u8> = Some(2);
+    const C: Option<u8> = Some(3);
+    const F: Option<u8> = Some(206);
+    type Case<'a> = (u8, usize, &'a [Option<u8>], &'a [Option<u8>], Phase, &'a [End]);
+    let cases: &[Case<'_>] = &[
+        (1, 3, &[A], &[], Phase::Settled, &[Paid]),
+        (1, 3, &[None], &[], Phase::Refunded, &[Silent]),
+        (1, 3, &[F], &[], Phase::Settled, &[Paid]),
+        (2, 2, &[A, A], &[], Phase::Settled, &[Paid, Paid]),
+        (2, 2, &[A, B], &[], Phase::Refunded, &[Released, Released]),
+        (3, 3, &[A, A, B], &[], Phase::Settled, &[Paid, Paid, Slashed]),
+        (3, 3, &[F, F, F], &[], Phase::Settled, &[Paid, Paid, Paid]),
+        (3, 3, &[F, A, F], &[], Phase::Settled, &[Paid, Slashed, Paid]),
+        (3, 3, &[A, None, A], &[], Phase::Settled, &[Paid, Silent, Paid]),
+        (3, 3, &[A, B, C], &[], Phase::Refunded, &[Released; 3]),
+        // Who has committed and is never asked to reveal has done all it could.
+        (3, 3, &[A, None, None], &[], Phase::Refunded, &[Released, Silent, Silent]),
+        (
+            3,
+            7,
+            &[A, None, None],
+            &[A, A, A, A, A],
+            Phase::Settled,
+            &[Paid, Silent, Silent, Paid, Paid, Paid, Paid],
+        ),
+        (
+            3,
+            7,
+            &[A, None, None],
+            &[A, B, B, B, B],
+            Phase::Settled,
+            &[Slashed, Silent, Silent, Paid, Paid, Paid, Paid],
+        ),
+        (3, 6, &[A, B, C], &[], Phase::Refunded, &[Released; 3]),
+        (2, 5, &[A, B], &[A, A, A], Phase::Settled, &[Paid, Slashed, Paid, Paid, Paid]),
+        (2, 5, &[A, B], &[C, C, C], Phase::Settled, &[Slashed, Slashed, Paid, Paid, Paid]),
+        (2, 5, &[A, B], &[A, B, C], Phase::Refunded, &[Released; 5]),
+        (2, 5, &[None, None], &[A, A, A], Phase::Settled, &[Silent, Silent, Paid, Paid, Paid]),
+        (2, 5, &[A, B], &[A, None, A], Phase::Settled, &[Paid, Slashed, Paid, Silent, Paid]),
+        (
+            3,
+            7,
+            &[A, B, C],
+            &[B, B, B, None],
+            Phase::Settled,
+            &[Slashed, Paid, Slashed, Paid, Paid, Paid, Silent],
+        ),
+    ];
+    for (at, &(n, there, first, second, phase, expected)) in cases.iter().enumerate() {
+        let mut w = World::new(there);
+        let requester = w.keys[0].address();
+        let before = w.state.balance(requester);
+        let job = w.post(Level::of(n));
+        let mut now = w.play(&job, &nodes(&job), first);
+        if !second.is_empty() {
+            assert_eq!((now.phase(), now.round), (Phase::Assigned, 1), "case {at}");
+            let open = now.seats.iter().filter(|s| s.end() == End::Open && s.reveal.is_empty());
+            let open: Vec<Address> = open.map(|s| s.node).collect();
+            now = w.play(&now, &open, second);
+        }
+        assert_eq!(now.phase(), phase, "case {at}");
+        assert_eq!(ends(&now), expected, "case {at}");
+        if phase == Phase::Refunded {
+            assert!(w.state.balance(requester) >= before, "case {at}");
+        }
+        for seat in &now.seats {
+            let lost = match seat.end() {
+                Slashed => STAKE,
+                Silent => w.state.params.silence_penalty,
+                _ => 0,
+            };
+            assert_eq!(w.state.nodes[&seat.node].stake, STAKE - lost, "case {at}");
+            let fee = if seat.end() == Paid { now.fee } else { 0 };
+            assert_eq!(w.state.balance(seat.node), 10_000 * COIN - STAKE + fee, "case {at}");
+        }
+        assert!(w.state.jobs.is_empty() && w.state.nodes.values().all(|n| n.jobs == 0), "case {at}");
+    }
+}
+
+#[test]
+fn a_slashed_stake_is_split_and_its_owner_not_drawn_again() {
+    let mut w = World::new(4);
+    let before = w.state.balance(w.keys[0].address());
+    let job = w.post(Level::Replicated(3));
+    let ended = w.play(&job, &nodes(&job), &[Some(7), Some(8), Some(7)]);
+    let p = w.state.params.clone();
+    assert_eq!(w.state.balance(p.treasury), STAKE / 2);
+    assert_eq!(w.state.balance(p.burn), STAKE / 10 * 3);
+    assert_eq!(w.state.balance(w.keys[0].address()), before + STAKE / 5 - 2 * ended.fee - ended.royalty);
+    let job = w.post(Level::Replicated(3));
+    assert!(job.seat(ended.seats[1].node).is_none());
+    assert_eq!(
+        w.act(0, w.post_action(Level::Replicated(4))),
+        Err(TxError::TooFewNodes { wanted: 4, active: 3 })
+    );
+}
+
+#[test]
+fn the_fee_is_capped_by_what_the_requester_offered() {
+    let mut w = World::new(3);
+    let p = w.state.params.clone();
+    let max_fee = 3 * p.base_fee + 300 * p.unit_price; // 100 units a node; the answers claim 1,000
+    let Action::Post { model, inputs, seed, level, deadline, .. } = w.post_action(Level::Replicated(3))
+    else {
+        panic!()
+    };
+    w.act(0, Action::Post { model, inputs, seed, level, max_fee, deadline }).unwrap();
+    w.wait(1);
+    let job = w.state.jobs.values().next().unwrap().clone();
+    assert_eq!(job.cost_limit(&p), 300 * 2 / 7, "three nodes at 1 and the owner at 1/2 a unit");
+    let ended = w.play(&job, &nodes(&job), &[Some(7); 3]);
+    assert_eq!((ended.fee, ended.royalty), (max_fee / 3, 0));
+}
+
+#[test]
+fn the_draw_is_by_stake_without_repetition_and_unknown_at_posting() {
+    let mut counts = std::collections::BTreeMap::<Address, usize>::new();
+    let mut w = World::new(4);
+    let rich = w.keys[1].address();
+    w.act(1, Action::Leave).unwrap();
+    w.wait(w.state.params.unbonding);
+    w.act(1, Action::Withdraw).unwrap();
+    w.act(1, Action::Join { stake: 3 * STAKE, endpoint: String::new() }).unwrap();
+    for _ in 0..300 {
+        let job = w.post(Level::Signed);
+        *counts.entry(job.seats[0].node).or_default() += 1;
+        w.play(&job, &nodes(&job), &[Some(1)]);
+    }
+    // Half of the stake: 150 expected, standard deviation 8.7.
+    assert!((110..190).contains(&counts[&rich]), "{counts:?}");
+    assert_eq!(counts.len(), 4);
+    let mut all = nodes(&w.post(Level::Replicated(4)));
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 4);
+
+    // The same posting in another block is drawn differently: the beacon is the hash of the block that it is in.
+    let draws = (0..10).map(|i| {
+        let mut w = World::new(4);
+        let post = w.tx(0, w.post_action(Level::Replicated(2)));
+        let noise = w.tx(5, Action::Transfer { to: rich, amount: i });
+        w.block(&[post, noise]);
+        w.wait(1);
+        nodes(w.state.jobs.values().next().unwrap())
+    });
+    let draws: std::collections::BTreeSet<_> = draws.collect();
+    assert!(draws.len() > 1);
+}
+
+#[test]
+fn too_few_nodes_at_the_draw_wait_and_then_refund() {
+    for comes in [true, false] {
+        let mut w = World::new(2);
+        let before = w.state.balance(w.keys[0].address());
+        let (post, leave) = (w.tx(0, w.post_action(Level::Replicated(2))), w.tx(1, Action::Leave));
+        assert!(w.block(&[post, leave]).refused.is_empty());
+        w.wait(3);
+        assert_eq!(w.state.jobs.values().next().unwrap().phase(), Phase::Posted);
+        if comes {
+            w.act(3, Action::Join { stake: STAKE, endpoint: String::new() }).unwrap();
+            assert_eq!(w.state.jobs.values().next().unwrap().seats.len(), 2);
+        } else {
+            w.wait(w.state.params.commit_window);
+            assert_eq!(w.ended[0].phase(), Phase::Refunded);
+            assert_eq!(w.state.balance(w.keys[0].address()), before);
+        }
+    }
+}
+
+#[test]
+fn a_deadline_of_the_requester_ends_the_wait_and_penalises_nobody() {
+    // Who has committed by the deadline, and what becomes of the job.
+    for (committed, phase) in [(0, Phase::Refunded), (1, Phase::Refunded), (2, Phase::Settled)] {
+        let mut w = World::new(7);
+        let Action::Post { model, inputs, seed, level, max_fee, .. } = w.post_action(Level::Replicated(3))
+        else {
+            panic!()
+        };
+        let deadline = w.state.height + 6;
+        w.act(0, Action::Post { model, inputs, seed, level, max_fee, deadline }).unwrap();
+        w.wait(1);
+        let job = w.state.jobs.values().next().unwrap().clone();
+        for node in &nodes(&job)[..committed] {
+            w.commit(&job, *node, 7).unwrap();
+        }
+        w.wait(deadline + 1 - w.state.height);
+        if phase == Phase::Settled {
+            for node in &nodes(&job)[..committed] {
+                w.reveal(&job, *node, 7).unwrap();
+            }
+        }
+        let ended = w.now(job.id);
+        assert_eq!(ended.phase(), phase);
+        if phase == Phase::Refunded {
+            assert_eq!(ends(&ended), [End::Released; 3]);
+            assert!(w.state.nodes.values().all(|n| n.stake == STAKE));
+        }
+    }
+}
+
+/// Every refusal, by its error; the state is the same after it as before, apart from the block.
+#[test]
+fn refusals_change_nothing() {
+    let mut w = World::new(6);
+    let job = w.post(Level::Replicated(3));
+    let seats = nodes(&job);
+    let outsider = (1..7).map(|i| w.keys[i].address()).find(|a| job.seat(*a).is_none()).unwrap();
+    let post = |model, level, max_fee, deadline| Action::Post {
+        model,
+        inputs: B256::ZERO,
+        seed: 0,
+        level,
+        max_fee,
+        deadline,
+    };
+    let publish = |name: &str, uri: &str| Action::Publish {
+        model: B256::repeat_byte(3),
+        name: name.into(),
+        uri: uri.into(),
+        unit_fee: 0,
+    };
+    let two = Level::Replicated(2);
+    let nobody = B256::repeat_byte(0xee);
+    type Is = fn(&TxError) -> bool;
+    let cases: Vec<(usize, Action, Is)> = vec![
+        (0, Action::Transfer { to: outsider, amount: u128::MAX }, |e| matches!(e, TxError::Balance { .. })),
+        (0, Action::Publish { model: MODEL, name: "x".into(), uri: String::new(), unit_fee: 0 }, |e| {
+            matches!(e, TxError::ModelExists(_))
+        }),
+        (0, publish("", ""), |e| matches!(e, TxError::Text { .. })),
+        (0, publish("a\nb", ""), |e| matches!(e, TxError::Text { .. })),
+        (0, publish(&"x".repeat(129), ""), |e| matches!(e, TxError::Text { most: 128, .. })),
+        (0, publish("x", &"u".repeat(513)), |e| matches!(e, TxError::Text { most: 512, .. })),
+        (0, Action::Join { stake: STAKE, endpoint: "e".repeat(257) }, |e| matches!(e, TxError::Text { .. })),
+        (1, Action::Join { stake: STAKE, endpoint: String::new() }, |e| matches!(e, TxError::NodeExists(_))),
+        (0, Action::Join { stake: COIN, endpoint: String::new() }, |e| matches!(e, TxError::Stake { .. })),
+        (0, Action::Join { stake: 90_000 * COIN, endpoint: String::new() }, |e| {
+            matches!(e, TxError::Balance { .. })
+        }),
+        (0, Action::Leave, |e| matches!(e, TxError::NoNode(..))),
+        (0, Action::Withdraw, |e| matches!(e, TxError::NoNode(..))),
+        (1, Action::Withdraw, |e| matches!(e, TxError::NoNode(_, "it must leave first"))),
+        (0, post(nobody, two, COIN, 0), |e| matches!(e, TxError::NoModel(_))),
+        (0, post(MODEL, two, 1, 0), |e| matches!(e, TxError::Fee { .. })),
+        (0, post(MODEL, two, 90_000 * COIN, 0), |e| matches!(e, TxError::Balance { .. })),
+        (0, post(MODEL, two, COIN, 1), |e| matches!(e, TxError::Deadline { deadline: 1, .. })),
+        (0, post(MODEL, Level::Replicated(7), COIN, 0), |e| matches!(e, TxError::TooFewNodes { .. })),
+        (0, post(MODEL, Level::Replicated(0), COIN, 0), |e| matches!(e, TxError::Replicas(0, 15))),
+        (0, post(MODEL, Level::Replicated(1), COIN, 0), |e| matches!(e, TxError::Replicas(1, 15))),
+        (0, post(MODEL, Level::Replicated(16), COIN, 0), |e| matches!(e, TxError::Replicas(16, 15))),
+        (0, post(MODEL, Level::Optimistic, COIN, 0), |e| matches!(e, TxError::Level(Level::Optimistic))),
+        (0, post(MODEL, Level::Attested, COIN, 0), |e| matches!(e, TxError::Level(Level::Attested))),
+        (0, post(MODEL, Level::Proved, COIN, 0), |e| e.to_string().contains("ask for signed or replicated")),
+        (1, Action::Commit { job: nobody, commitment: nobody }, |e| matches!(e, TxError::NoJob(_))),
+        (w.key_of(outsider), w.commit_action(&job, outsider, 7), |e| matches!(e, TxError::Job { .. })),
+        (w.key_of(seats[0]), Action::Commit { job: job.id, commitment: B256::ZERO }, |e| {
+            matches!(e, TxError::Job { .. })
+        }),
+        (w.key_of(seats[0]), w.reveal_action(&job, seats[0], 7), |e| matches!(e, TxError::Job { .. })),
+    ];
+    let refused = |w: &mut World, key: usize, action: Action, is: fn(&TxError) -> bool| {
+        let before = w.state.clone();
+        let error = w.act(key, action.clone()).expect_err("it is refused");
+        assert!(is(&error), "{action:?}: {error}");
+        let after = State { height: before.height, time: before.time, ..w.state.clone() };
+        assert_eq!(after, before, "{action:?}");
+    };
+    for (key, action, is) in cases {
+        refused(&mut w, key, action, is);
+    }
+
+    // Committing twice; a copied commitment, which cannot be opened by the copier.
+    let (key, copy) = (w.key_of(seats[0]), w.commit_action(&job, seats[1], 7));
+    w.act(key, copy.clone()).unwrap();
+    refused(&mut w, key, copy, |e| matches!(e, TxError::Job { why: "it has committed already", .. }));
+    for node in &seats[1..] {
+        w.commit(&job, *node, 7).unwrap();
+    }
+    let not_this = |e: &TxError| matches!(e, TxError::Job { why: "this is not what it committed to", .. });
+    let action = w.reveal_action(&job, seats[0], 7);
+    refused(&mut w, key, action, not_this);
+    let stolen = w.reveal_action(&job, seats[1], 7);
+    refused(&mut w, key, stolen, not_this);
+    // Another answer than the committed one, changed fields, a foreign or malformed receipt signature.
+    let key = w.key_of(seats[1]);
+    let action = w.reveal_action(&job, seats[1], 8);
+    refused(&mut w, key, action, not_this);
+    let Action::Reveal { job: id, outputs, failure, cost, receipt, salt } =
+        w.reveal_action(&job, seats[1], 7)
+    else {
+        panic!()
+    };
+    let Action::Reveal { receipt: foreign, .. } = w.reveal_action(&job, seats[2], 7) else { panic!() };
+    let any = |e: &TxError| matches!(e, TxError::Job { .. });
+    let reveal = |outputs, failure, cost, receipt, salt| Action::Reveal {
+        job: id,
+        outputs,
+        failure,
+        cost,
+        receipt,
+        salt,
+    };
+    for action in [
+        reveal(outputs, 1, cost, receipt.clone(), salt),
+        reveal(B256::ZERO, 0, cost, receipt.clone(), salt),
+        reveal(B256::ZERO, 3, 1, receipt.clone(), salt),
+        reveal(outputs, failure, cost + 1, receipt.clone(), salt),
+        reveal(outputs, failure, cost, receipt.clone(), B256::ZERO),
+        reveal(outputs, failure, cost, foreign, salt),
+        reveal(outputs, failure, cost, vec![1; 64].into(), salt),
+        reveal(outputs, failure, cost, vec![0xff; 65].into(), salt),
+    ] {
+        refused(&mut w, key, action, any);
+    }
+    w.reveal(&job, seats[1], 7).unwrap();
+    let action = w.reveal_action(&job, seats[1], 7);
+    refused(&mut w, key, action, any);
+}
+
+#[test]
+fn signatures_and_nonces() {
+    let mut w = World::new(2);
+    let to = w.keys[1].address();
+    let chain = w.state.params.chain_id;
+    let transfer = || Action::Transfer { to, amount: 1 };
+    let good = w.tx(0, transfer());
+    let mut stolen = good.clone();
+    stolen.tx.from = to;
+    stolen.tx.nonce = w.state.nonce(to);
+    let mut changed = good.clone();
+    changed.tx.action = Action::Transfer { to, amount: 2 };
+    let other_chain = good.tx.clone().sign(&w.keys[0], chain + 1);
+    let mut high_s = good.clone();
+    let order =
+        alloy_primitives::uint!(0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141_U256);
+    let s = good.signature;
+    high_s.signature = alloy_primitives::Signature::new(s.r(), order - s.s(), !s.v());
+    for tx in [stolen, changed, other_chain, high_s] {
+        assert!(matches!(w.block(&[tx]).refused[0].1, TxError::Signature(_)));
+    }
+    let from = w.keys[0].address();
+    let late = Tx { from, nonce: 1, action: transfer() }.sign(&w.keys[0], chain);
+    // The same transaction twice in a block counts once.
+    let executed = w.block(&[late.clone(), good.clone(), good.clone(), late]);
+    let refused: Vec<_> = executed.refused.into_iter().map(|(_, e)| e).collect();
+    assert_eq!(refused, [TxError::Nonce { from, next: 0, got: 1 }, TxError::Nonce { from, next: 1, got: 0 }]);
+    assert_eq!(executed.block.txs.len(), 2);
+}
+
+#[test]
+fn leaving_gives_the_stake_back_after_the_unbonding_time_and_the_last_job() {
+    let mut w = World::new(2);
+    let job = w.post(Level::Replicated(2));
+    w.act(1, Action::Leave).unwrap();
+    assert!(matches!(w.act(1, Action::Leave), Err(TxError::NoNode(_, "it is leaving already"))));
+    assert_eq!(w.state.coins().unwrap().unbonding, STAKE);
+    assert!(matches!(w.act(1, Action::Withdraw), Err(TxError::NoNode(_, "its stake is still unbonding"))));
+    // A node on its way out is still slashed for a job it was drawn for.
+    w.wait(w.state.params.commit_window + 2);
+    assert!(w.state.jobs.is_empty());
+    assert_eq!(w.state.nodes[&w.keys[1].address()].stake, STAKE - w.state.params.silence_penalty);
+    w.wait(w.state.params.unbonding);
+    w.act(1, Action::Withdraw).unwrap();
+    assert_eq!(w.state.balance(w.keys[1].address()), 10_000 * COIN - w.state.params.silence_penalty);
+    assert_eq!(w.now(job.id).phase(), Phase::Refunded);
+}
+
+/// A block that differs in anything from what was made is refused, and the state is then what it was.
+#[test]
+fn changed_blocks_are_refused() {
+    let mut w = World::new(3);
+    let before = w.state.clone();
+    let parent = w.parent;
+    let txs = [w.tx(0, w.post_action(Level::Replicated(2))), w.tx(1, Action::Leave)];
+    let good = w.block(&txs).block;
+    type Change = fn(&mut Block);
+    type Is = fn(&BlockError) -> bool;
+    let cases: [(Change, Is); 8] = [
+        (|b| b.header.height += 1, |e| matches!(e, BlockError::Height { .. })),
+        (|b| b.header.parent = B256::ZERO, |e| matches!(e, BlockError::Parent { .. })),
+        (|b| b.header.timestamp = 0, |e| matches!(e, BlockError::Timestamp { .. })),
+        (|b| b.header.timestamp = u64::MAX, |e| matches!(e, BlockError::Timestamp { .. })),
+        (|b| b.header.state_root = B256::ZERO, |e| matches!(e, BlockError::StateRoot { .. })),
+        (|b| b.txs.swap(0, 1), |e| matches!(e, BlockError::TxRoot)),
+        (
+            |b| {
+                b.txs.push(vec![1].into());
+                b.header.tx_root = isobit_ledger::tx_root(&b.txs);
+            },
+            |e| matches!(e, BlockError::Encoding { index: 2, .. }),
+        ),
+        (
+            |b| {
+                b.txs.push(b.txs[0].clone());
+                b.header.tx_root = isobit_ledger::tx_root(&b.txs);
+            },
+            |e| matches!(e, BlockError::Tx { index: 2, .. }),
+        ),
+    ];
+    for (at, (change, is)) in cases.into_iter().enumerate() {
+        let (mut block, mut state) = (good.clone(), before.clone());
+        change(&mut block);
+        let error = execute_block(&mut state, parent, &block).expect_err("it was changed");
+        assert!(is(&error), "case {at}: {error}");
+        assert_eq!(state, before, "case {at}");
+    }
+    let mut state = before;
+    execute_block(&mut state, parent, &good).unwrap();
+    assert_eq!(state, w.state);
+}
+
+#[test]
+fn a_state_that_breaks_an_invariant_is_not_read() {
+    let mut w = World::new(3);
+    let job = w.post(Level::Replicated(2));
+    let node = job.seats[0].node;
+    let good = w.state.clone();
+    assert_eq!(State::decode(good.params.clone(), &good.encode()), Ok(good.clone()));
+    let breaks: [&dyn Fn(&mut State); 6] = [
+        &|s| s.accounts.get_mut(&node).unwrap().balance += 1,
+        &|s| s.accounts.get_mut(&node).unwrap().balance = u128::MAX,
+        &|s| s.nodes.get_mut(&node).unwrap().jobs = 0,
+        &|s| s.models.clear(),
+        &|s| drop(s.jobs.get_mut(&job.id).unwrap().seats.pop()),
+        &|s| s.jobs.get_mut(&job.id).unwrap().seats[1].node = node,
+    ];
+    for (at, change) in breaks.into_iter().enumerate() {
+        let mut bad = good.clone();
+        change(&mut bad);
+        assert!(bad.check_invariants().is_err(), "case {at}");
+        assert!(State::decode(bad.params.clone(), &bad.encode()).is_err(), "case {at}");
+    }
+    assert!(State::decode(Params { commit_window: 0, ..good.params.clone() }, &good.encode()).is_err());
+}
