@@ -1,9 +1,11 @@
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
 
-use alloy_primitives::{Address, B256, Signature};
+use alloy_primitives::{Address, B256, Signature, hex};
 use k256::ecdsa::SigningKey;
 use k256::elliptic_curve::rand_core::OsRng;
+use k256::elliptic_curve::zeroize::Zeroizing;
 
 /// A secp256k1 key. The secret appears in no debug output and is wiped when dropped.
 #[derive(Clone)]
@@ -40,19 +42,24 @@ impl Key {
 
     /// The key with this secret, in hexadecimal.
     pub fn from_hex(text: &str) -> Result<Self, KeyError> {
-        let bytes: B256 = text.trim().parse().map_err(|_| KeyError::Malformed)?;
-        SigningKey::from_slice(bytes.as_slice()).map(Self).map_err(|_| KeyError::Malformed)
+        let text = text.trim();
+        let mut secret = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text, &mut secret[..]).map_err(|_| KeyError::Malformed)?;
+        SigningKey::from_slice(&secret[..]).map(Self).map_err(|_| KeyError::Malformed)
     }
 
     /// Reads a key file as [`Key::save`] writes it.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| KeyError::File { path: path.display().to_string(), source })?;
+        let fail = |source| KeyError::File { path: path.display().to_string(), source };
+        // Longer than any key file; with room for it, so that no part of the secret is left where a buffer was before.
+        let mut text = Zeroizing::new(String::with_capacity(1024));
+        File::open(path).and_then(|f| f.take(1024).read_to_string(&mut text)).map_err(fail)?;
         Self::from_hex(&text)
     }
 
-    /// Writes the secret in hexadecimal to a new file that only its owner may read. It is not encrypted. An
-    /// existing file is never overwritten.
+    /// Writes the secret in hexadecimal to a new file that only its owner may read (on Unix; elsewhere the folder's rights
+    /// decide). **It is not encrypted**: keep the file as you would keep cash. An existing file is never overwritten. When it
+    /// returns, the key is on disk.
     pub fn save(&self, path: &Path) -> Result<(), KeyError> {
         let fail = |source| KeyError::File { path: path.display().to_string(), source };
         let mut options = std::fs::OpenOptions::new();
@@ -60,8 +67,10 @@ impl Key {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path).map_err(fail)?;
-        let secret = B256::from_slice(&self.0.to_bytes());
-        writeln!(file, "{secret:x}").and_then(|()| file.sync_all()).map_err(fail)
+        let secret = Zeroizing::new(<[u8; 32]>::from(self.0.to_bytes()));
+        let mut text = Zeroizing::new([b'\n'; 65]);
+        hex::encode_to_slice(&secret[..], &mut text[..64]).expect("two digits a byte");
+        file.write_all(&text[..]).and_then(|()| file.sync_all()).map_err(fail)
     }
 
     /// The key in `path`, which is made with a new key if it does not exist.

@@ -20,7 +20,8 @@
 mod key;
 mod receipt;
 mod roots;
+pub mod verify;
 
 pub use key::{Key, KeyError};
-pub use receipt::{Outcome, PROFILE, Receipt, ReceiptError, SignedReceipt};
-pub use roots::{decode_set, encode_set, tensors_root};
+pub use receipt::{FORMAT, Outcome, PROFILE, Receipt, ReceiptError, SignedReceipt};
+pub use roots::{decode_set, encode_set, set_root, tensors_root};

@@ -8,7 +8,11 @@ const MAX_NAME: usize = 4096;
 /// The root of an ordered set of named tensors: BLAKE3 of [`encode_set`]. So the encoding, as a blob, has the root as its
 /// name, and names the tensors' own blobs.
 pub fn tensors_root<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Hash {
-    let set: Vec<(&str, Hash)> = tensors.into_iter().map(|(name, t)| (name, t.root())).collect();
+    set_root(tensors.into_iter().map(|(name, t)| (name, t.root())))
+}
+
+/// The root of an ordered set of names and tensor roots, for who has the roots and not the tensors.
+pub fn set_root<'a>(set: impl IntoIterator<Item = (&'a str, Hash)>) -> Hash {
     Hash::of(&encode_set(set))
 }
 

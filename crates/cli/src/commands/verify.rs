@@ -57,7 +57,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
 fn check(signed: &SignedReceipt, model: &Model, inputs: Named, options: &Options) -> Result<Vec<Field>> {
     let r = &signed.receipt;
     let mut fields = vec![
-        Field { name: "format", holds: true, detail: "isobit-receipt-1".into() },
+        Field { name: "format", holds: true, detail: isobit_proof::FORMAT.into() },
         Field { name: "profile", holds: true, detail: isobit_proof::PROFILE.into() },
     ];
     let mut compare = |name, claimed: String, found: String| {
