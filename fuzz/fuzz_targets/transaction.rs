@@ -6,7 +6,7 @@ use isobit_ledger::SignedTx;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    if let Some(tx) = SignedTx::decode(bytes) {
+    if let Ok(tx) = SignedTx::decode(bytes) {
         let _ = tx.is_signed(1);
         assert_eq!(tx.encode(), bytes);
     }
