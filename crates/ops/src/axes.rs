@@ -92,6 +92,11 @@ pub(crate) fn bounded<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Resu
     Ok(())
 }
 
+/// The product of extents, for metering: saturates.
+pub(crate) fn volume(extents: &[usize]) -> u64 {
+    extents.iter().fold(1, |n: u64, &d| n.saturating_mul(d as u64))
+}
+
 static UNKNOWN: Fact = Fact { dtype: None, shape: None, value: None };
 
 /// What is known of operand `i`; nothing where it is left out.

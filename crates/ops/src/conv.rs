@@ -1,25 +1,53 @@
-//! Conv: one chain an output element over (input channel, kernel row, kernel column); padded taps count as +0; a bias is
+//! Conv and ConvTranspose: one chain an output element over (input channel, kernel coordinates), ascending; a bias is
 //! added after the chain.
 
 use isobit_kernels::conv::{Conv2d, conv2d};
 use isobit_kernels::gemm::{Bias, Epilogue};
 use isobit_tensor::{DType, Tensor};
 
-use crate::arith::{narrow, widen};
-use crate::axes::fact;
+use crate::arith::{floats, narrow};
+use crate::axes::{bounded, fact, known, settled, volume};
+use crate::taps::{Axis, Taps};
 use crate::window::{Geometry, Window, plane};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
-pub(crate) static FAMILY: &[OpDef] = &[OpDef::onnx("Conv", 22, conv)];
+pub(crate) static FAMILY: &[OpDef] =
+    &[OpDef::onnx("Conv", 22, conv), OpDef::onnx("ConvTranspose", 22, transposed)];
 
-fn conv(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
+fn groups(ctx: &BuildCtx<'_>) -> Result<usize, OpError> {
     let group = ctx.int("group", 1)?;
     let groups = usize::try_from(group).ok().filter(|&g| g > 0);
-    let groups = groups.ok_or_else(|| OpError::attribute(format!("group is {group}; give 1 or more")))?;
-    Ok(Box::new(Conv { window: Window::new(ctx)?, groups }))
+    groups.ok_or_else(|| OpError::attribute(format!("group is {group}; give 1 or more")))
 }
 
-/// 1-D and 2-D convolution of f32 (f16 and bf16 through f32).
+fn conv(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
+    ctx.one(Conv { window: Window::new(ctx)?, groups: groups(ctx)? })
+}
+
+fn check(x: &Fact, w: &Fact) -> Result<Option<DType>, OpError> {
+    let dtype = x.dtype.or(w.dtype);
+    match dtype.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16 | DType::F64)) {
+        Some(t) => Err(OpError::unsupported_type(t)),
+        None => Ok(dtype),
+    }
+}
+
+/// Operands of one type, a bias of one number a filter, and no extents beyond index arithmetic.
+fn operands(inputs: &Inputs, filters: usize) -> Result<(&Tensor, &Tensor, Option<&Tensor>), OpError> {
+    let (x, w, b) = (inputs.get(0)?, inputs.get(1)?, inputs.opt(2));
+    bounded([x, w])?;
+    for t in [Some(w), b].into_iter().flatten() {
+        if t.dtype() != x.dtype() {
+            return Err(OpError::input(format!("operands of types {} and {}", x.dtype(), t.dtype())));
+        }
+    }
+    if let Some(b) = b.filter(|b| b.len() != filters) {
+        return Err(OpError::shape(format!("a bias of {} for {filters} filters", b.len())));
+    }
+    Ok((x, w, b))
+}
+
+/// Conv in any number of spatial dimensions. Taps in the padding take part as +0.
 struct Conv {
     window: Window,
     groups: usize,
@@ -28,9 +56,9 @@ struct Conv {
 impl Conv {
     /// The geometry, from extents that may be unknown.
     fn geometry(&self, x: &[Option<usize>], w: &[Option<usize>]) -> Result<Option<Geometry>, OpError> {
-        if x.len() != w.len() || !(3..=4).contains(&x.len()) {
+        if x.len() != w.len() || x.len() < 3 {
             return Err(OpError::shape(format!(
-                "an input of rank {} and weights of rank {}; both must be 3 (1-D) or 4 (2-D)",
+                "an input of rank {} and weights of rank {}; both must be the same, 3 or more",
                 x.len(),
                 w.len()
             )));
@@ -54,10 +82,7 @@ impl Conv {
 impl Op for Conv {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let (x, w) = (fact(inputs, 0), fact(inputs, 1));
-        let dtype = x.dtype.or(w.dtype);
-        if let Some(t) = dtype.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16)) {
-            return Err(OpError::unsupported_type(t));
-        }
+        let dtype = check(x, w)?;
         let (Some(xs), Some(ws)) = (&x.shape, &w.shape) else { return Ok(vec![Fact::typed(dtype)]) };
         let shape = self.geometry(xs, ws)?.map(|g| {
             let mut shape = vec![xs[0], ws[0]];
@@ -68,44 +93,169 @@ impl Op for Conv {
     }
 
     fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
-        let taps = fact(inputs, 1).known_shape().map_or(0, |w| w[1..].iter().product::<usize>());
-        outputs.iter().map(|f| (f.numel().unwrap_or(0) as u64).saturating_mul(taps as u64)).sum()
+        let taps = fact(inputs, 1).known_shape().map_or(0, |w| volume(w.get(1..).unwrap_or(&[])));
+        outputs.first().map_or(0, |f| (f.numel().unwrap_or(0) as u64).saturating_mul(taps))
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let (x, w, b) = (inputs.get(0)?, inputs.get(1)?, inputs.opt(2));
-        let known = |t: &Tensor| t.shape().iter().map(|&d| Some(d)).collect::<Vec<_>>();
-        let g = self.geometry(&known(x), &known(w))?.ok_or_else(|| OpError::shape("unknown extents"))?;
-        let output = g.settled();
-        let mut shape = vec![x.shape()[0], w.shape()[0]];
+        let filters = inputs.get(1)?.shape().first().copied().unwrap_or(0);
+        let (x, w, b) = operands(&inputs, filters)?;
+        let g = self.geometry(&known(x.shape()), &known(w.shape()))?;
+        let g = g.ok_or_else(|| OpError::shape("unknown extents"))?;
+        let output = settled(g.output.clone())?;
+        let mut shape = vec![x.shape()[0], filters];
         shape.extend(&output);
+        if x.rank() <= 4 && x.dtype() != DType::F64 {
+            return Ok(vec![self.planes(ctx, (x, w, b), &g, &shape)?]);
+        }
+        let axes =
+            (0..output.len()).map(|d| vec![Axis::forward(&g, d, x.shape()[2 + d], output[d])]).collect();
+        let taps = Taps {
+            groups: self.groups,
+            channels: w.shape()[1],
+            filters: filters / self.groups,
+            input: &x.shape()[2..],
+            kernel: &g.kernel,
+            output: &output,
+            filters_first: true,
+        };
+        Ok(vec![taps.run(ctx, axes, (x, w, b), &shape)?])
+    }
+}
+
+impl Conv {
+    /// One or two dimensions in f32: the kernel.
+    fn planes(
+        &self,
+        ctx: &RunCtx<'_>,
+        (x, w, b): (&Tensor, &Tensor, Option<&Tensor>),
+        g: &Geometry,
+        shape: &[usize],
+    ) -> Result<Tensor, OpError> {
         let two = |list: &[usize], fill| {
             plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
         };
-        let c = Conv2d {
+        let output = two(&shape[2..], 1)?;
+        let mut c = Conv2d {
             batch: x.shape()[0],
             channels: x.shape()[1],
-            filters: w.shape()[0],
+            filters: shape[1],
             groups: self.groups,
             input: two(&x.shape()[2..], 1)?,
             kernel: two(&g.kernel, 1)?,
-            output: two(&output, 1)?,
+            output,
             strides: two(&g.strides, 1)?,
             dilations: two(&g.dilations, 1)?,
             pads: two(&g.before, 0)?,
         };
-        let bias = b.map(widen).transpose()?;
-        if let Some(b) = bias.as_ref().filter(|b| b.len() != c.filters) {
-            return Err(OpError::shape(format!("a bias of {} for {} filters", b.len(), c.filters)));
+        // A single window is never stepped from: its stride, of any size, has no say.
+        for (stride, _) in c.strides.iter_mut().zip(output).filter(|(_, n)| *n == 1) {
+            *stride = 1;
         }
+        // A kernel may keep a padded image.
+        let after = two(&g.after, 0)?;
+        let padded = [0, 1].map(|d| c.input[d].saturating_add(c.pads[d]).saturating_add(after[d]));
+        ctx.memory.check::<f32>(&padded)?;
+        let bias = b.map(floats).transpose()?;
         let epilogue =
             Epilogue { bias: bias.as_deref().map_or(Bias::None, Bias::Rows), ..Epilogue::default() };
-        let mut out = ctx.memory.alloc::<f32>(&shape)?;
-        if x.dtype() == DType::F32 {
-            conv2d(ctx.exec, &c, x.as_slice()?, w.as_slice()?, &epilogue, &mut out);
-        } else {
-            conv2d(ctx.exec, &c, &widen(x)?, &widen(w)?, &epilogue, &mut out);
+        let mut out = ctx.memory.alloc::<f32>(shape)?;
+        conv2d(ctx.exec, &c, &floats(x)?, &floats(w)?, &epilogue, &mut out);
+        narrow(x.dtype(), shape, out)
+    }
+}
+
+fn transposed(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
+    let sizes = |name: &str| match ctx.opt_ints(name)? {
+        None => Ok(None),
+        Some(values) => {
+            let sizes = values.iter().map(|&v| usize::try_from(v).ok()).collect::<Option<Vec<_>>>();
+            sizes.map(Some).ok_or_else(|| OpError::attribute(format!("{name} {values:?}; none negative")))
         }
-        Ok(vec![narrow(x.dtype(), &shape, out)?])
+    };
+    ctx.one(Transposed {
+        window: Window::new(ctx)?,
+        groups: groups(ctx)?,
+        output_padding: sizes("output_padding")?,
+        output_shape: sizes("output_shape")?,
+    })
+}
+
+/// ConvTranspose in any number of spatial dimensions. In each dimension tap r of output o meets input
+/// (o + padding - r * dilation) / stride. Where that is no integer the tap is left out of the chain; where it lies
+/// outside of the input the tap takes part as +0.
+struct Transposed {
+    window: Window,
+    groups: usize,
+    output_padding: Option<Vec<usize>>,
+    output_shape: Option<Vec<usize>>,
+}
+
+impl Transposed {
+    fn geometry(&self, x: &[Option<usize>], w: &[Option<usize>]) -> Result<Option<Geometry>, OpError> {
+        if x.len() != w.len() || x.len() < 3 {
+            return Err(OpError::shape(format!(
+                "an input of rank {} and weights of rank {}; both must be the same, 3 or more",
+                x.len(),
+                w.len()
+            )));
+        }
+        if let (Some(c), Some(wc)) = (x[1], w[0]) {
+            if c != wc || c % self.groups != 0 {
+                return Err(OpError::shape(format!(
+                    "{c} input channels in {} groups, but weights for {wc}",
+                    self.groups
+                )));
+            }
+        }
+        let kernel: Option<Vec<usize>> = w[2..].iter().copied().collect();
+        let (padding, shape) = (self.output_padding.as_deref(), self.output_shape.as_deref());
+        // The standard's own shapes are spatial; some exporters write all extents.
+        let shape = shape.map(|s| if s.len() == x.len() { &s[2..] } else { s });
+        kernel.map(|kernel| self.window.transposed(&x[2..], &kernel, padding, shape)).transpose()
+    }
+}
+
+impl Op for Transposed {
+    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
+        let (x, w) = (fact(inputs, 0), fact(inputs, 1));
+        let dtype = check(x, w)?;
+        let (Some(xs), Some(ws)) = (&x.shape, &w.shape) else { return Ok(vec![Fact::typed(dtype)]) };
+        let shape = self.geometry(xs, ws)?.map(|g| {
+            let mut shape = vec![xs[0], ws[1].and_then(|m| m.checked_mul(self.groups))];
+            shape.extend(g.output);
+            shape
+        });
+        Ok(vec![Fact::new(dtype, shape)])
+    }
+
+    fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
+        let taps = fact(inputs, 1).known_shape().map_or(0, |w| volume(w.get(1..).unwrap_or(&[])));
+        let written = outputs.first().and_then(Fact::numel).unwrap_or(0) as u64;
+        (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(taps).saturating_add(written)
+    }
+
+    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let own = inputs.get(1)?.shape().get(1).copied().unwrap_or(0);
+        let filters = own.checked_mul(self.groups).ok_or_else(|| OpError::shape("too many filters"))?;
+        let (x, w, b) = operands(&inputs, filters)?;
+        let g = self.geometry(&known(x.shape()), &known(w.shape()))?;
+        let g = g.ok_or_else(|| OpError::shape("unknown extents"))?;
+        let output = settled(g.output.clone())?;
+        let mut shape = vec![x.shape()[0], filters];
+        shape.extend(&output);
+        // The result is as large as it says before any list of its positions is made.
+        ctx.memory.check::<f64>(&shape)?;
+        let axes = (0..output.len()).map(|d| Axis::transposed(&g, d, x.shape()[2 + d], output[d])).collect();
+        let taps = Taps {
+            groups: self.groups,
+            channels: x.shape()[1] / self.groups,
+            filters: own,
+            input: &x.shape()[2..],
+            kernel: &g.kernel,
+            output: &output,
+            filters_first: false,
+        };
+        Ok(vec![taps.run(ctx, axes, (x, w, b), &shape)?])
     }
 }

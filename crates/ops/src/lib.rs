@@ -43,6 +43,7 @@ mod select;
 mod shape;
 mod slice;
 mod softmax;
+mod taps;
 mod transpose;
 mod typed;
 mod unary;

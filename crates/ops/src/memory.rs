@@ -23,14 +23,14 @@ impl Memory {
 
     /// A buffer for a tensor of `shape` in which every element is `value`.
     pub fn filled<T: Element>(&self, shape: &[usize], value: T) -> Result<Vec<T>, OpError> {
-        let n =
-            numel(shape).filter(|n| n.saturating_mul(size_of::<T>()) <= self.max_bytes).ok_or_else(|| {
-                let limit = self.max_bytes;
-                OpError::new(
-                    Code::LimitExceeded,
-                    format!("a result of shape {shape:?} exceeds {limit} bytes"),
-                )
-            })?;
-        Ok(vec![value; n])
+        Ok(vec![value; self.check::<T>(shape)?])
+    }
+
+    /// The number of elements of `shape`, if a buffer for them is within the bound.
+    pub(crate) fn check<T>(&self, shape: &[usize]) -> Result<usize, OpError> {
+        numel(shape).filter(|n| n.saturating_mul(size_of::<T>()) <= self.max_bytes).ok_or_else(|| {
+            let limit = self.max_bytes;
+            OpError::new(Code::LimitExceeded, format!("a result of shape {shape:?} exceeds {limit} bytes"))
+        })
     }
 }

@@ -131,6 +131,56 @@ impl Window {
         Ok(Geometry { kernel, strides, dilations, before, after, output })
     }
 
+    /// The geometry of a transposed convolution over spatial extents `input`, with `output_padding` more at the end;
+    /// `output_shape`, where given, decides the padding.
+    pub(crate) fn transposed(
+        &self,
+        input: &[Option<usize>],
+        kernel: &[usize],
+        output_padding: Option<&[usize]>,
+        output_shape: Option<&[usize]>,
+    ) -> Result<Geometry, OpError> {
+        // The forward geometry checks the attributes' lengths; only the extents are others.
+        let any = vec![None; input.len()];
+        let mut g = self.over(&any, Some(kernel))?;
+        let rank = input.len();
+        for (name, list) in [("output_padding", output_padding), ("output_shape", output_shape)] {
+            if let Some(list) = list.filter(|l| l.len() != rank) {
+                return Err(OpError::attribute(format!("{name} {list:?} for {rank} spatial dimensions")));
+            }
+        }
+        for d in 0..rank {
+            let Some(n) = input[d] else { continue };
+            let span = (g.kernel[d] - 1).saturating_mul(g.dilations[d]).saturating_add(1);
+            let extra = output_padding.map_or(0, |p| p[d]);
+            let whole = n.saturating_sub(1).saturating_mul(g.strides[d]);
+            let whole = whole.saturating_add(extra).saturating_add(span);
+            let wanted = match (output_shape, self.auto_pad) {
+                (Some(shape), _) => Some(shape[d]),
+                (None, AutoPad::SameUpper | AutoPad::SameLower) => Some(n.saturating_mul(g.strides[d])),
+                (None, AutoPad::Valid) => {
+                    (g.before[d], g.after[d]) = (0, 0);
+                    None
+                }
+                (None, AutoPad::NotSet) => None,
+            };
+            if let Some(wanted) = wanted {
+                let total = whole.saturating_sub(wanted);
+                let (small, large) = (total / 2, total - total / 2);
+                (g.before[d], g.after[d]) =
+                    if self.auto_pad == AutoPad::SameUpper { (small, large) } else { (large, small) };
+            }
+            let padding = g.before[d].saturating_add(g.after[d]);
+            g.output[d] = Some(match wanted {
+                Some(wanted) => wanted,
+                None => whole.checked_sub(padding).ok_or_else(|| {
+                    OpError::shape(format!("padding of {padding} leaves nothing of an extent of {whole}"))
+                })?,
+            });
+        }
+        Ok(g)
+    }
+
     fn steps(
         &self,
         n: usize,
@@ -151,13 +201,6 @@ impl Window {
             steps += 1;
         }
         Ok(steps)
-    }
-}
-
-impl Geometry {
-    /// The output's extents, all known.
-    pub(crate) fn settled(&self) -> Vec<usize> {
-        self.output.iter().map(|d| d.unwrap_or(0)).collect()
     }
 }
 
@@ -187,8 +230,9 @@ mod tests {
 
     #[test]
     fn output_extents() {
-        let out =
-            |a, c, n| window(a, c).over(&[Some(n)], None).map(|g| (g.settled()[0], g.before[0], g.after[0]));
+        let out = |a, c, n| {
+            window(a, c).over(&[Some(n)], None).map(|g| (g.output[0].unwrap_or(0), g.before[0], g.after[0]))
+        };
         assert_eq!(out(AutoPad::NotSet, false, 7), Ok((4, 1, 1)));
         assert_eq!(out(AutoPad::NotSet, true, 8), Ok((5, 1, 1)));
         assert_eq!(out(AutoPad::Valid, false, 7), Ok((3, 0, 0)));
