@@ -20,6 +20,7 @@ mod error;
 mod fact;
 mod fold;
 mod gather;
+mod local_norm;
 mod logic;
 mod matmul;
 mod memory;

@@ -3,15 +3,16 @@
 
 use isobit_kernels::math::{Unary, unary_in_place};
 use isobit_kernels::reduce::{Reduction, reduce};
-use isobit_tensor::{DType, Tensor};
+use isobit_numerics as num;
+use isobit_tensor::{DType, Element, Tensor};
 
-use crate::arith::{narrow, widen};
-use crate::axes::{axes, fact, given, ints, known_ints};
+use crate::arith::{floats, narrow, widen};
+use crate::axes::{axes, bounded, fact, given, ints, known_ints};
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
 use crate::transpose::transpose;
 use crate::typed::typed;
-use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
+use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("ReduceSum", 13, |ctx| build(ctx, Reduction::Sum, None)),
@@ -23,21 +24,31 @@ pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("ReduceL2", 18, |ctx| build(ctx, Reduction::SumSquares, Some(Unary::Sqrt))),
     OpDef::onnx("ReduceSumSquare", 18, |ctx| build(ctx, Reduction::SumSquares, None)),
     OpDef::onnx("ReduceLogSum", 18, |ctx| build(ctx, Reduction::Sum, Some(Unary::Ln))),
+    OpDef::onnx("ReduceLogSumExp", 18, |ctx| reduce_by(ctx, Kind::LogSumExp)),
 ];
 
 fn build(ctx: &BuildCtx<'_>, reduction: Reduction, then: Option<Unary>) -> Result<Box<dyn Op>, OpError> {
-    Ok(Box::new(Reduce {
-        reduction,
-        then,
+    reduce_by(ctx, Kind::Plain(reduction, then))
+}
+
+fn reduce_by(ctx: &BuildCtx<'_>, kind: Kind) -> Result<Box<dyn Op>, OpError> {
+    ctx.one(Reduce {
+        kind,
         keep: ctx.flag("keepdims", true)?,
         noop: ctx.flag("noop_with_empty_axes", false)?,
-    }))
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    /// A reduction, and what is applied to each result.
+    Plain(Reduction, Option<Unary>),
+    /// m = max, or +0 where that is not finite; s = sum of exp(x_i - m); ln(s) + m.
+    LogSumExp,
 }
 
 struct Reduce {
-    reduction: Reduction,
-    /// Applied to each result.
-    then: Option<Unary>,
+    kind: Kind,
     keep: bool,
     noop: bool,
 }
@@ -66,12 +77,11 @@ impl Reduce {
     }
 
     fn accepts(&self, t: DType) -> bool {
+        let extreme = matches!(self.kind, Kind::Plain(Reduction::Max | Reduction::Min, _));
         match t {
-            DType::F32 | DType::F16 | DType::BF16 => true,
-            DType::I32 | DType::I64 | DType::U32 | DType::U64 => {
-                self.then.is_none() && self.reduction != Reduction::Mean
-            }
-            DType::I8 | DType::U8 => matches!(self.reduction, Reduction::Max | Reduction::Min),
+            DType::F32 | DType::F16 | DType::BF16 | DType::F64 => true,
+            DType::I32 | DType::I64 | DType::U32 | DType::U64 => matches!(self.kind, Kind::Plain(_, None)),
+            DType::I8 | DType::U8 | DType::Bool => extreme,
             _ => false,
         }
     }
@@ -99,12 +109,14 @@ impl Op for Reduce {
     }
 
     fn cost(&self, inputs: &[Option<Fact>], _: &[Fact]) -> u64 {
-        fact(inputs, 0).numel().unwrap_or(0) as u64
+        let weight = if matches!(self.kind, Kind::LogSumExp) { 10 } else { 1 };
+        (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(weight)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let given = inputs.opt(1).map(ints).transpose()?;
         let x = inputs.take(0)?;
+        bounded([&x])?;
         if !self.accepts(x.dtype()) {
             return Err(OpError::unsupported_type(x.dtype()));
         }
@@ -114,8 +126,9 @@ impl Op for Reduce {
         let first = reduced.iter().position(|&r| r).unwrap_or(x.rank());
         let end = reduced.iter().rposition(|&r| r).map_or(first, |i| i + 1);
         let count = x.shape().iter().zip(&reduced).filter(|(_, r)| **r).map(|(d, _)| d).product();
-        let (x, inner) = if reduced[first..end].iter().all(|&r| r) {
-            let inner = x.shape()[end..].iter().product();
+        let inner = x.shape()[end..].iter().product();
+        let in_place = inner == 1 || !matches!(self.kind, Kind::LogSumExp);
+        let (x, inner) = if in_place && reduced[first..end].iter().all(|&r| r) {
             (x, inner)
         } else {
             let kept = (0..x.rank()).filter(|&i| !reduced[i]);
@@ -135,55 +148,120 @@ impl Reduce {
         inner: usize,
         shape: &[usize],
     ) -> Result<Tensor, OpError> {
-        if x.dtype().is_int() {
-            return self.integers(ctx, x, n, inner, shape);
-        }
-        let mut out = ctx.memory.alloc::<f32>(shape)?;
-        if x.dtype() == DType::F32 {
-            reduce(ctx.exec, self.reduction, x.as_slice()?, n, inner, &mut out);
-        } else {
-            reduce(ctx.exec, self.reduction, &widen(x)?, n, inner, &mut out);
-        }
-        if let Some(f) = self.then {
-            unary_in_place(ctx.exec, f, &mut out);
-        }
-        narrow(x.dtype(), shape, out)
-    }
-
-    /// Integers wrap; the largest and smallest of nothing are an error, as no integer stands for infinity.
-    fn integers(
-        &self,
-        ctx: &RunCtx<'_>,
-        x: &Tensor,
-        n: usize,
-        inner: usize,
-        shape: &[usize],
-    ) -> Result<Tensor, OpError> {
-        typed!(ints x.dtype(), T => {
-            let data = x.as_slice::<T>()?;
-            let mut out = ctx.memory.alloc::<T>(shape)?;
-            for (o, out) in out.chunks_exact_mut(inner.max(1)).enumerate() {
-                for (i, out) in out.iter_mut().enumerate() {
-                    let mut items = (0..n).map(|p| data[(o * n + p) * inner + i]);
-                    let nothing = || OpError::shape("the largest or smallest of no elements");
-                    *out = match self.reduction {
-                        Reduction::Sum => items.fold(T::ZERO, |a, b| a.plus(b)),
-                        Reduction::SumAbs => items.fold(T::ZERO, |a, b| a.plus(magnitude(b))),
-                        Reduction::SumSquares => items.fold(T::ZERO, |a, b| a.plus(b.times(b))),
-                        Reduction::Product => items.fold(T::ONE, |a, b| a.times(b)),
-                        Reduction::Max => {
-                            let first = items.next().ok_or_else(nothing)?;
-                            items.fold(first, |a, b| a.larger(b))
-                        }
-                        Reduction::Min => {
-                            let first = items.next().ok_or_else(nothing)?;
-                            items.fold(first, |a, b| a.smaller(b))
-                        }
-                        other => return Err(OpError::input(format!("{other:?} of integers"))),
-                    };
-                }
+        match (x.dtype(), self.kind) {
+            (DType::Bool, Kind::Plain(r, _)) => {
+                let x = x.as_slice::<bool>()?;
+                let out = each(ctx, x, n, inner, shape, |x| match r {
+                    Reduction::Max => Ok(x.fold(false, |a, b| a | b)),
+                    _ => Ok(x.fold(true, |a, b| a & b)),
+                })?;
+                Ok(Tensor::new(shape, out)?)
             }
-            Ok(Tensor::new(shape, out)?)
-        })
+            (DType::F64, kind) => {
+                let out = each(ctx, x.as_slice()?, n, inner, shape, |x| Ok(double(kind, n, x)))?;
+                Ok(Tensor::new(shape, out)?)
+            }
+            (t, Kind::Plain(r, _)) if t.is_int() => integers(ctx, r, x, n, inner, shape),
+            (t, Kind::Plain(r, then)) => {
+                let mut out = ctx.memory.alloc::<f32>(shape)?;
+                reduce(ctx.exec, r, &floats(x)?, n, inner, &mut out);
+                if let Some(f) = then {
+                    unary_in_place(ctx.exec, f, &mut out);
+                }
+                narrow(t, shape, out)
+            }
+            (t, Kind::LogSumExp) => {
+                let mut m = ctx.memory.alloc::<f32>(shape)?;
+                let mut x = widen(x)?;
+                reduce(ctx.exec, Reduction::Max, &x, n, 1, &mut m);
+                m.iter_mut().filter(|m| !m.is_finite()).for_each(|m| *m = 0.0);
+                for (row, m) in x.chunks_exact_mut(n.max(1)).zip(&m) {
+                    row.iter_mut().for_each(|x| *x -= m);
+                }
+                unary_in_place(ctx.exec, Unary::Exp, &mut x);
+                let mut out = ctx.memory.alloc::<f32>(shape)?;
+                reduce(ctx.exec, Reduction::Sum, &x, n, 1, &mut out);
+                unary_in_place(ctx.exec, Unary::Ln, &mut out);
+                out.iter_mut().zip(&m).for_each(|(s, m)| *s += m);
+                narrow(t, shape, out)
+            }
+        }
     }
+}
+
+/// Each result from its `n` elements in row-major order of the reduced coordinates.
+fn each<T: Element + Copy>(
+    ctx: &RunCtx<'_>,
+    x: &[T],
+    n: usize,
+    inner: usize,
+    shape: &[usize],
+    f: impl Fn(&mut dyn Iterator<Item = T>) -> Result<T, OpError>,
+) -> Result<Vec<T>, OpError> {
+    let mut out = ctx.memory.alloc::<T>(shape)?;
+    for (o, out) in out.chunks_exact_mut(inner.max(1)).enumerate() {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = f(&mut (0..n).map(|p| x[(o * n + p) * inner + i]))?;
+        }
+    }
+    Ok(out)
+}
+
+/// The same sequences of operations as in f32.
+fn double(kind: Kind, n: usize, x: &mut dyn Iterator<Item = f64>) -> f64 {
+    let (reduction, then) = match kind {
+        Kind::Plain(reduction, then) => (reduction, then),
+        Kind::LogSumExp => {
+            let x: Vec<f64> = x.collect();
+            let m = x.iter().copied().fold(f64::NEG_INFINITY, num::max64);
+            let m = if m.is_finite() { m } else { 0.0 };
+            return num::ln64(num::sum64(x.into_iter().map(|x| num::exp64(x - m)))) + m;
+        }
+    };
+    let y = match reduction {
+        Reduction::Mean => num::sum64(x) / n as f64,
+        Reduction::SumSquares => num::sum_squares64(x),
+        Reduction::SumAbs => num::sum_abs64(x),
+        Reduction::Product => x.fold(1.0, |a, b| a * b),
+        Reduction::Max => x.fold(f64::NEG_INFINITY, num::max64),
+        Reduction::Min => x.fold(f64::INFINITY, num::min64),
+        _ => num::sum64(x),
+    };
+    match then {
+        Some(Unary::Sqrt) => y.sqrt(),
+        Some(_) => num::ln64(y),
+        None => y,
+    }
+}
+
+/// Integers wrap; a mean is the wrapped sum divided toward zero. The largest and smallest of nothing are an error, as no
+/// integer stands for infinity.
+fn integers(
+    ctx: &RunCtx<'_>,
+    reduction: Reduction,
+    x: &Tensor,
+    n: usize,
+    inner: usize,
+    shape: &[usize],
+) -> Result<Tensor, OpError> {
+    typed!(ints x.dtype(), T => {
+        let nothing = || OpError::shape("the largest or smallest of no elements");
+        let out = each(ctx, x.as_slice::<T>()?, n, inner, shape, |x| Ok(match reduction {
+            Reduction::Sum => x.fold(T::ZERO, |a, b| a.plus(b)),
+            Reduction::Mean => {
+                let sum = i128::from(x.fold(T::ZERO, |a, b| a.plus(b)));
+                let mean = sum.checked_div(n as i128);
+                let mean = mean.ok_or_else(|| OpError::new(Code::DivisionByZero, "the mean of no integers"))?;
+                // No further from zero than the sum, which is one of T.
+                T::try_from(mean).unwrap_or(T::ZERO)
+            }
+            Reduction::SumAbs => x.fold(T::ZERO, |a, b| a.plus(magnitude(b))),
+            Reduction::SumSquares => x.fold(T::ZERO, |a, b| a.plus(b.times(b))),
+            Reduction::Product => x.fold(T::ONE, |a, b| a.times(b)),
+            Reduction::Max => x.reduce(|a, b| a.larger(b)).ok_or_else(nothing)?,
+            Reduction::Min => x.reduce(|a, b| a.smaller(b)).ok_or_else(nothing)?,
+            other => return Err(OpError::unsupported(format!("{other:?} of integers"))),
+        }))?;
+        Ok(Tensor::new(shape, out)?)
+    })
 }

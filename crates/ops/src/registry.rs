@@ -50,6 +50,7 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::conv::FAMILY,
     crate::pool::FAMILY,
     crate::norm::FAMILY,
+    crate::local_norm::FAMILY,
     crate::softmax::FAMILY,
     crate::reduce::FAMILY,
     crate::recurrent::FAMILY,
