@@ -5,9 +5,10 @@ use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
 use isobit_numerics::chain64;
 use isobit_tensor::{DType, Tensor};
 
-use crate::arith::{arith, narrow, widen};
+use crate::arith::{arith, floats, narrow, widen};
 use crate::axes::fact;
 use crate::broadcast::{broadcast, broadcast_dims, broadcast_strides};
+use crate::transpose::transpose;
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -25,7 +26,13 @@ fn matmul(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
         let (k, n) = (b.shape()[0], b.shape()[1]);
         Ok::<_, OpError>(PackedB::new(ctx.set, k, n, View::row_major(b.as_slice()?, n)))
     });
-    Ok(Box::new(MatMul { packed: packed.transpose()? }))
+    ctx.one(MatMul { packed: packed.transpose()? })
+}
+
+/// The matrix product of two operands, over broadcast leading dimensions.
+pub(crate) fn product(ctx: &RunCtx<'_>, a: Tensor, b: Tensor) -> Result<Tensor, OpError> {
+    let mut out = MatMul { packed: None }.run(ctx, Inputs::new(vec![Some(a), Some(b)]))?;
+    out.pop().ok_or_else(|| OpError::input("no result"))
 }
 
 /// The extents of a product.
@@ -83,7 +90,7 @@ impl Op for MatMul {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let (a, b) = (fact(inputs, 0), fact(inputs, 1));
         let dtype = a.dtype.or(b.dtype);
-        if let Some(t) = dtype.filter(|t| !supported(*t)) {
+        if let Some(t) = dtype.filter(|t| !multiplies(*t)) {
             return Err(OpError::unsupported_type(t));
         }
         let (Some(ashape), Some(bshape)) = (&a.shape, &b.shape) else { return Ok(vec![Fact::typed(dtype)]) };
@@ -122,14 +129,8 @@ impl Op for MatMul {
         let shape = p.shape();
         let out = match a.dtype() {
             DType::F32 | DType::F16 | DType::BF16 => {
-                let (x, y);
-                let (a32, b32): (&[f32], &[f32]) = if a.dtype() == DType::F32 {
-                    (a.as_slice()?, b.as_slice()?)
-                } else {
-                    (x, y) = (widen(a)?, widen(b)?);
-                    (&x, &y)
-                };
-                let out = self.run_f32(ctx, &p, (a32, &ab), (b32, &bb), &shape)?;
+                let (a32, b32) = (floats(a)?, floats(b)?);
+                let out = self.run_f32(ctx, &p, (&a32, &ab), (&b32, &bb), &shape)?;
                 narrow(a.dtype(), &shape, out)?
             }
             DType::F64 => {
@@ -145,7 +146,8 @@ impl Op for MatMul {
     }
 }
 
-fn supported(t: DType) -> bool {
+/// The types that products are written for.
+pub(crate) fn multiplies(t: DType) -> bool {
     matches!(
         t,
         DType::F32
@@ -175,7 +177,7 @@ fn integers(
     batches: (&[usize], &[usize]),
     shape: &[usize],
 ) -> Result<Tensor, OpError> {
-    if !supported(a.dtype()) {
+    if !multiplies(a.dtype()) {
         return Err(OpError::unsupported_type(a.dtype()));
     }
     typed!(ints a.dtype(), T => {
@@ -281,13 +283,13 @@ fn build_gemm(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
             PackedB::new(ctx.set, r, c, View::row_major(data, c))
         })
     });
-    Ok(Box::new(Gemm {
+    ctx.one(Gemm {
         alpha: ctx.float("alpha", 1.0)?,
         beta: ctx.float("beta", 1.0)?,
         trans_a: ctx.flag("transA", false)?,
         trans_b,
         packed: packed.transpose()?,
-    }))
+    })
 }
 
 impl Gemm {
@@ -306,11 +308,29 @@ impl Gemm {
     }
 }
 
+impl Gemm {
+    fn double(&self, ctx: &RunCtx<'_>, a: &Tensor, b: &Tensor, c: Option<Tensor>) -> Result<Tensor, OpError> {
+        let turned = |t: &Tensor, turn: bool| match turn {
+            true => transpose(ctx, t.clone(), &[1, 0]),
+            false => Ok(t.clone()),
+        };
+        let scaled = |t: Tensor, by: f32| match by {
+            1.0 => Ok(t),
+            by => arith(ctx, Binary::Mul, t, Tensor::scalar(f64::from(by))),
+        };
+        let y = scaled(product(ctx, turned(a, self.trans_a)?, turned(b, self.trans_b)?)?, self.alpha)?;
+        match c {
+            Some(c) => arith(ctx, Binary::Add, y, scaled(c, self.beta)?),
+            None => Ok(y),
+        }
+    }
+}
+
 impl Op for Gemm {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let (a, b) = (fact(inputs, 0), fact(inputs, 1));
         let dtype = a.dtype.or(b.dtype);
-        if let Some(t) = dtype.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16)) {
+        if let Some(t) = dtype.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16 | DType::F64)) {
             return Err(OpError::unsupported_type(t));
         }
         let (Some(ashape), Some(bshape)) = (&a.shape, &b.shape) else { return Ok(vec![Fact::typed(dtype)]) };
@@ -337,13 +357,20 @@ impl Op for Gemm {
             return Err(mismatch(&a.shape(), &b.shape()));
         }
         let dtype = a.dtype();
-        let (x, y);
-        let (av, bv): (&[f32], &[f32]) = if dtype == DType::F32 {
-            (a.as_slice()?, b.as_slice()?)
-        } else {
-            (x, y) = (widen(a)?, widen(b)?);
-            (&x, &y)
-        };
+        if let Some(t) = [Some(b), c.as_ref()].into_iter().flatten().find(|t| t.dtype() != dtype) {
+            return Err(OpError::input(format!("operands of types {dtype} and {}", t.dtype())));
+        }
+        if let Some(c) = &c {
+            if broadcast(&[c.shape(), &[m, n]])?[..] != [m, n] {
+                let own = c.shape();
+                return Err(OpError::shape(format!("C of shape {own:?} does not broadcast to [{m}, {n}]")));
+            }
+        }
+        if dtype == DType::F64 {
+            return Ok(vec![self.double(ctx, a, b, c)?]);
+        }
+        let (av, bv) = (floats(a)?, floats(b)?);
+        let (av, bv) = (&av[..], &bv[..]);
         let av = if self.trans_a { View::transposed(av, m) } else { View::row_major(av, k) };
         // The usual bias, one row: added in the product's own pass.
         let row = match &c {
@@ -373,12 +400,6 @@ impl Op for Gemm {
                 scaled.iter_mut().for_each(|x| *x *= self.beta);
             }
             let c = Tensor::new(c.shape(), scaled)?;
-            if broadcast(&[c.shape(), &[m, n]])?[..] != [m, n] {
-                return Err(OpError::shape(format!(
-                    "C of shape {:?} does not broadcast to [{m}, {n}]",
-                    c.shape()
-                )));
-            }
             out = arith(ctx, Binary::Add, out, c)?;
         }
         Ok(vec![narrow(dtype, &[m, n], out.into_vec()?)?])

@@ -1,139 +1,165 @@
-//! LSTM. With every operation rounded, for each direction and step t:
-//! P_t = chain(X_t, W) + (Wb + Rb), Q = chain(H, R), gates (i, o, f, c) = P_t + Q, then + p * C for the peepholes of i and f;
-//! i, f = sigmoid; c = tanh; C' = f * C + i * c; o = sigmoid(o [+ p * C']); H' = o * tanh(C').
+//! LSTM, GRU and RNN: what they share. For each direction P = chain(X, W) + bias is one product for all steps; then, step
+//! by step, Q = chain(H, R), and the cell (see `cells`) makes the next state of P and Q. An entry of the batch past its
+//! sequence's end keeps its state, and its output is zero.
 
+use std::borrow::Cow;
+
+use isobit_kernels::KernelSet;
 use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm_packed};
-use isobit_kernels::math::{Unary, unary_in_place};
 use isobit_tensor::{DType, Tensor};
 
-use crate::axes::{fact, ints};
+use crate::arith::{floats, narrow};
+use crate::axes::{bounded, fact, ints};
+use crate::cells::{Activation, Cell, State, activations};
+use crate::transpose::transpose;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
-pub(crate) static FAMILY: &[OpDef] = &[OpDef::onnx("LSTM", 22, lstm)];
+pub(crate) static FAMILY: &[OpDef] = &[
+    OpDef::onnx("LSTM", 22, |ctx| recurrent(ctx, Cell::Lstm { coupled: ctx.flag("input_forget", false)? })),
+    OpDef::onnx("GRU", 22, |ctx| {
+        recurrent(ctx, Cell::Gru { reset_last: ctx.flag("linear_before_reset", false)? })
+    }),
+    OpDef::onnx("RNN", 22, |ctx| recurrent(ctx, Cell::Plain)),
+];
 
-#[derive(Clone, Copy, PartialEq)]
-enum Direction {
-    Forward,
-    Reverse,
-}
-
-struct Lstm {
-    directions: Vec<Direction>,
+struct Recurrent {
+    cell: Cell,
+    /// For each direction whether it goes from the end, and its activations.
+    directions: Vec<(bool, Vec<Activation>)>,
+    clip: Option<f32>,
     hidden: usize,
     batch_first: bool,
     outputs: usize,
-    /// For each direction W and R, packed, where they are constant.
-    packed: Option<Vec<(PackedB, PackedB)>>,
+    /// For each direction, where W and R are constant.
+    packed: Option<Vec<Packed>>,
 }
 
-fn lstm(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
-    let directions = match ctx.str("direction", "forward")? {
-        "forward" => vec![Direction::Forward],
-        "reverse" => vec![Direction::Reverse],
-        "bidirectional" => vec![Direction::Forward, Direction::Reverse],
+/// The weights of one direction.
+struct Packed {
+    input: PackedB,
+    /// Applied to the state at the start of a step.
+    state: PackedB,
+    /// Applied to what the reset gate leaves of it (GRU, unless its reset is last).
+    reset: Option<PackedB>,
+}
+
+fn recurrent(ctx: &BuildCtx<'_>, cell: Cell) -> Result<Box<dyn Op>, OpError> {
+    let reverse: &[bool] = match ctx.str("direction", "forward")? {
+        "forward" => &[false],
+        "reverse" => &[true],
+        "bidirectional" => &[false, true],
         other => {
             return Err(OpError::attribute(format!(
                 "direction '{other}'; accepted: forward, reverse, bidirectional"
             )));
         }
     };
-    if let Some(names) = ctx.opt_strs("activations")? {
-        let usual = ["sigmoid", "tanh", "tanh"];
-        if names.iter().enumerate().any(|(i, n)| !n.eq_ignore_ascii_case(usual[i % 3])) {
-            return Err(OpError::attribute(format!(
-                "activations {names:?}; only Sigmoid, Tanh, Tanh are supported"
-            )));
-        }
-    }
-    if ctx.opt_float("clip")?.is_some() {
-        return Err(OpError::unsupported("clip is not supported"));
-    }
-    if ctx.flag("input_forget", false)? {
-        return Err(OpError::unsupported("input_forget (coupled gates) is not supported"));
-    }
+    let lists = activations(ctx, cell, reverse.len())?;
     let hidden = ctx.opt_int("hidden_size")?;
     let hidden = hidden.and_then(|h| usize::try_from(h).ok()).filter(|&h| h > 0 && h < 1 << 24);
     let hidden = hidden.ok_or_else(|| OpError::attribute("hidden_size must be given and positive"))?;
-    let mut op = Lstm {
-        directions,
+    let clip = ctx.opt_float("clip")?;
+    if let Some(clip) = clip.filter(|c| c.is_nan() || *c < 0.0) {
+        return Err(OpError::attribute(format!("clip {clip}; give a number of 0 or more")));
+    }
+    let mut op = Recurrent {
+        cell,
+        directions: reverse.iter().copied().zip(lists).collect(),
+        clip,
         hidden,
-        batch_first: ctx.int("layout", 0)? == 1,
+        batch_first: ctx.flag("layout", false)?,
         outputs: ctx.outputs(),
         packed: None,
     };
     if let (Some(w), Some(r)) = (ctx.constant(1), ctx.constant(2)) {
-        if w.dtype() == DType::F32 && r.dtype() == DType::F32 {
-            op.packed = Some(op.pack(ctx.set, w, r)?);
-        }
+        op.packed = Some(op.pack(ctx.set, w, r)?);
     }
-    Ok(Box::new(op))
+    ctx.at_most(cell.states() + 1, op)
 }
 
-impl Lstm {
-    fn pack(
-        &self,
-        set: isobit_kernels::KernelSet,
-        w: &Tensor,
-        r: &Tensor,
-    ) -> Result<Vec<(PackedB, PackedB)>, OpError> {
-        let (d, h4) = (self.directions.len(), 4 * self.hidden);
-        let fits = |t: &Tensor, k: Option<usize>| matches!(*t.shape(), [a, b, c] if a == d && b == h4 && k.is_none_or(|k| c == k));
-        if !fits(w, None) || !fits(r, Some(self.hidden)) {
+impl Recurrent {
+    /// Rows of W and R for one direction.
+    fn rows(&self) -> usize {
+        self.cell.gates() * self.hidden
+    }
+
+    fn pack(&self, set: KernelSet, w: &Tensor, r: &Tensor) -> Result<Vec<Packed>, OpError> {
+        let (d, h, rows) = (self.directions.len(), self.hidden, self.rows());
+        let (&[dw, nw, k], &[dr, nr, kr]) = (w.shape(), r.shape()) else {
+            return Err(OpError::shape(format!("W {:?} and R {:?}; both of rank 3", w.shape(), r.shape())));
+        };
+        if [dw, nw, dr, nr, kr] != [d, rows, d, rows, h] {
             return Err(OpError::shape(format!(
-                "W of shape {:?} and R of shape {:?}; expected [{d}, {h4}, input] and [{d}, {h4}, {}]",
+                "W of shape {:?} and R of shape {:?}; expected [{d}, {rows}, input] and [{d}, {rows}, {h}]",
                 w.shape(),
                 r.shape(),
-                self.hidden
             )));
         }
-        let k = w.shape()[2];
-        let (w, r) = (w.as_slice::<f32>()?, r.as_slice::<f32>()?);
+        let (w, r) = (floats(w)?, floats(r)?);
+        let reset_first = matches!(self.cell, Cell::Gru { reset_last: false });
+        let at_start = if reset_first { 2 * h } else { rows };
         Ok((0..d)
             .map(|i| {
-                let w = View::transposed(&w[i * h4 * k..(i + 1) * h4 * k], k);
-                let r = View::transposed(&r[i * h4 * self.hidden..(i + 1) * h4 * self.hidden], self.hidden);
-                (PackedB::new(set, k, h4, w), PackedB::new(set, self.hidden, h4, r))
+                let w = View::transposed(&w[i * rows * k..][..rows * k], k);
+                let r = &r[i * rows * h..][..rows * h];
+                let last = &r[at_start * h..];
+                Packed {
+                    input: PackedB::new(set, k, rows, w),
+                    state: PackedB::new(set, h, at_start, View::transposed(r, h)),
+                    reset: reset_first.then(|| PackedB::new(set, h, h, View::transposed(last, h))),
+                }
             })
             .collect())
     }
 
     /// An optional operand of the given extents, or zeros.
-    fn state(&self, inputs: &Inputs, i: usize, extents: &[usize]) -> Result<Vec<f32>, OpError> {
+    fn operand<'a>(
+        &self,
+        ctx: &RunCtx<'_>,
+        inputs: &'a Inputs,
+        i: usize,
+        extents: &[usize],
+    ) -> Result<Cow<'a, [f32]>, OpError> {
         match inputs.opt(i) {
-            None => Ok(vec![0.0; extents.iter().product()]),
-            Some(t) if t.shape() == extents => Ok(t.as_slice::<f32>()?.to_vec()),
+            None => Ok(Cow::Owned(ctx.memory.filled(extents, 0.0f32)?)),
+            Some(t) if t.shape() == extents => floats(t),
             Some(t) => {
                 Err(OpError::shape(format!("input {i} of shape {:?}; expected {extents:?}", t.shape())))
             }
         }
     }
+
+    /// Steps and batch of a first operand's shape.
+    fn split(&self, x: &[usize]) -> Result<[usize; 3], OpError> {
+        match *x {
+            [a, b, k] if self.batch_first => Ok([b, a, k]),
+            [a, b, k] => Ok([a, b, k]),
+            _ => Err(OpError::shape(format!("an input of shape {x:?}; it must be of rank 3"))),
+        }
+    }
 }
 
-/// One direction's run: its constants and where it is.
-struct Direct<'a> {
-    hidden: usize,
-    batch: usize,
-    lengths: &'a [usize],
-    reverse: bool,
-    peepholes: &'a [f32],
+fn check(t: Option<DType>) -> Result<(), OpError> {
+    match t.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16)) {
+        Some(t) => Err(OpError::unsupported_type(t)),
+        None => Ok(()),
+    }
 }
 
-impl Op for Lstm {
+impl Op for Recurrent {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let x = fact(inputs, 0);
-        if let Some(t) = x.dtype.filter(|&t| t != DType::F32) {
-            return Err(OpError::unsupported_type(t));
-        }
+        check(x.dtype)?;
         let (d, h) = (Some(self.directions.len()), Some(self.hidden));
         let (y, last) = match x.shape.as_deref() {
             Some(&[a, b, _]) if self.batch_first => (Some(vec![a, b, d, h]), Some(vec![a, d, h])),
             Some(&[a, b, _]) => (Some(vec![a, d, b, h]), Some(vec![d, b, h])),
             Some(s) => {
-                return Err(OpError::shape(format!("an input of rank {}; LSTM takes rank 3", s.len())));
+                return Err(OpError::shape(format!("an input of rank {}; it must be 3", s.len())));
             }
             None => (None, None),
         };
-        let facts = [y, last.clone(), last].into_iter().map(|s| Fact::new(Some(DType::F32), s));
+        let facts = [y, last.clone(), last].into_iter().map(|s| Fact::new(x.dtype, s));
         Ok(facts.take(self.outputs).collect())
     }
 
@@ -142,17 +168,18 @@ impl Op for Lstm {
         else {
             return 0;
         };
-        let step = 4 * self.hidden * (k + self.hidden) + 40 * self.hidden;
-        ((a * b) as u64).saturating_mul(step as u64).saturating_mul(self.directions.len() as u64)
+        let row = (k as u64).saturating_add(self.hidden as u64).saturating_add(10);
+        let step = row.saturating_mul(self.rows() as u64);
+        let steps = (a as u64).saturating_mul(b as u64).saturating_mul(self.directions.len() as u64);
+        steps.saturating_mul(step)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.get(0)?;
-        let &[a, b, k] = x.shape() else {
-            return Err(OpError::shape(format!("an input of shape {:?}; LSTM takes rank 3", x.shape())));
-        };
-        let (steps, batch) = if self.batch_first { (b, a) } else { (a, b) };
-        let (d, h) = (self.directions.len(), self.hidden);
+        check(Some(x.dtype()))?;
+        bounded([x])?;
+        let [steps, batch, k] = self.split(x.shape())?;
+        let (d, h, rows) = (self.directions.len(), self.hidden, self.rows());
         let packed_here;
         let packed = match &self.packed {
             Some(p) => p,
@@ -161,90 +188,74 @@ impl Op for Lstm {
                 &packed_here
             }
         };
-        if packed[0].0.k() != k {
-            return Err(OpError::shape(format!("{k} input features, but W is for {}", packed[0].0.k())));
+        if packed[0].input.k() != k {
+            return Err(OpError::shape(format!("{k} input features, but W is for {}", packed[0].input.k())));
         }
-        let bias = self.state(&inputs, 3, &[d, 8 * h])?;
-        let lengths = match inputs.opt(4) {
-            None => vec![steps; batch],
-            Some(t) => ints(t)?
-                .into_iter()
-                .map(|n| usize::try_from(n).ok().filter(|&n| n <= steps))
-                .collect::<Option<Vec<_>>>()
-                .filter(|l| l.len() == batch)
-                .ok_or_else(|| {
-                    OpError::input(format!("sequence_lens must be {batch} numbers from 0 to {steps}"))
-                })?,
-        };
         let initial = if self.batch_first { [batch, d, h] } else { [d, batch, h] };
-        let (h0, c0) = (self.state(&inputs, 5, &initial)?, self.state(&inputs, 6, &initial)?);
+        let first = [
+            self.operand(ctx, &inputs, 5, &initial)?,
+            match self.cell.states() {
+                2 => self.operand(ctx, &inputs, 6, &initial)?,
+                _ => Cow::Borrowed(&[][..]),
+            },
+        ];
+        let bias = self.operand(ctx, &inputs, 3, &[d, 2 * rows])?;
         let peepholes = match inputs.opt(7) {
-            None => Vec::new(),
-            Some(_) => self.state(&inputs, 7, &[d, 3 * h])?,
+            Some(_) if self.cell.states() == 2 => self.operand(ctx, &inputs, 7, &[d, 3 * h])?,
+            _ => Cow::Borrowed(&[][..]),
         };
+        let lengths = lengths(inputs.opt(4), steps, batch)?;
 
         // Time-major rows, whatever the layout.
-        let data = x.as_slice::<f32>()?;
-        let turned: Vec<f32>;
-        let data = if self.batch_first && batch > 1 {
-            turned = (0..steps * batch)
-                .flat_map(|i| {
-                    let at = (i % batch * steps + i / batch) * k;
-                    data[at..at + k].iter().copied()
-                })
-                .collect();
-            &turned
+        let time_major;
+        let data = if self.batch_first {
+            time_major = transpose(ctx, x.clone(), &[1, 0, 2])?;
+            floats(&time_major)?
         } else {
-            data
+            floats(x)?
         };
         let mut y = ctx.memory.filled(&[steps, d, batch, h], 0.0f32)?;
-        let mut last = [vec![0.0f32; d * batch * h], vec![0.0f32; d * batch * h]];
-        for (i, (w, r)) in packed.iter().enumerate() {
-            let own = &bias[i * 8 * h..(i + 1) * 8 * h];
-            let sums: Vec<f32> = own[..4 * h].iter().zip(&own[4 * h..]).map(|(w, r)| w + r).collect();
-            let mut projected = ctx.memory.alloc::<f32>(&[steps * batch, 4 * h])?;
+        let mut last = vec![Vec::new(); self.cell.states()];
+        for (i, packed) in packed.iter().enumerate() {
+            let own = &bias[i * 2 * rows..(i + 1) * 2 * rows];
+            let (sums, late) = self.cell.biases(own, h);
+            let mut projected = ctx.memory.alloc::<f32>(&[steps, batch, rows])?;
             let epilogue = Epilogue { bias: Bias::Columns(&sums), ..Epilogue::default() };
-            gemm_packed(
-                ctx.exec,
-                steps * batch,
-                View::row_major(data, k),
-                w,
-                &mut projected,
-                4 * h,
-                &epilogue,
-            );
+            let view = View::row_major(&data, k);
+            gemm_packed(ctx.exec, steps * batch, view, &packed.input, &mut projected, rows, &epilogue);
             let start = |s: &[f32]| -> Vec<f32> {
+                let at = |b: usize| if self.batch_first { (b * d + i) * h } else { (i * batch + b) * h };
                 (0..batch)
-                    .flat_map(|b| {
-                        let at = if self.batch_first { (b * d + i) * h } else { (i * batch + b) * h };
-                        s[at..at + h].iter().copied()
-                    })
+                    .filter(|_| !s.is_empty())
+                    .flat_map(|b| s[at(b)..at(b) + h].iter().copied())
                     .collect()
             };
-            let direct = Direct {
-                hidden: h,
-                batch,
+            let mut walk = Walk {
+                op: self,
+                direction: i,
+                packed,
                 lengths: &lengths,
-                reverse: self.directions[i] == Direction::Reverse,
+                late,
                 peepholes: peepholes.get(i * 3 * h..(i + 1) * 3 * h).unwrap_or(&[]),
+                hidden: start(&first[0]),
+                cell: start(&first[1]),
             };
-            let (mut hs, mut cs) = (start(&h0), start(&c0));
-            let mut emit = |t: usize, b: usize, row: &[f32]| {
+            walk.run(ctx, &projected, steps, |t, b, row| {
                 let at = ((t * d + i) * batch + b) * h;
                 y[at..at + h].copy_from_slice(row);
-            };
-            direct.run(ctx, steps, &projected, r, &mut hs, &mut cs, &mut emit);
-            last[0][i * batch * h..(i + 1) * batch * h].copy_from_slice(&hs);
-            last[1][i * batch * h..(i + 1) * batch * h].copy_from_slice(&cs);
+            })?;
+            for (last, state) in last.iter_mut().zip([walk.hidden, walk.cell]) {
+                last.extend(state);
+            }
         }
-        let mut out = vec![Tensor::new(&[steps, d, batch, h], y)?];
+        let mut out = vec![narrow(x.dtype(), &[steps, d, batch, h], y)?];
         for state in last {
-            out.push(Tensor::new(&[d, batch, h], state)?);
+            out.push(narrow(x.dtype(), &[d, batch, h], state)?);
         }
         if self.batch_first {
-            out[0] = crate::transpose::transpose(ctx, out[0].clone(), &[2, 0, 1, 3])?;
+            out[0] = transpose(ctx, out[0].clone(), &[2, 0, 1, 3])?;
             for state in &mut out[1..] {
-                *state = crate::transpose::transpose(ctx, state.clone(), &[1, 0, 2])?;
+                *state = transpose(ctx, state.clone(), &[1, 0, 2])?;
             }
         }
         out.truncate(self.outputs);
@@ -252,75 +263,96 @@ impl Op for Lstm {
     }
 }
 
-impl Direct<'_> {
-    #[allow(clippy::too_many_arguments)]
-    fn run(
-        &self,
-        ctx: &RunCtx<'_>,
-        steps: usize,
-        projected: &[f32],
-        r: &PackedB,
-        hs: &mut [f32],
-        cs: &mut [f32],
-        emit: &mut dyn FnMut(usize, usize, &[f32]),
-    ) {
-        let h = self.hidden;
-        let mut gates = vec![0.0f32; self.batch * 4 * h];
-        let mut cell = vec![0.0f32; h];
-        for s in 0..steps {
-            gemm_packed(
-                ctx.exec,
-                self.batch,
-                View::row_major(hs, h),
-                r,
-                &mut gates,
-                4 * h,
-                &Epilogue::default(),
-            );
-            for b in 0..self.batch {
-                let length = self.lengths[b];
-                if s >= length {
-                    continue; // past its end a sequence keeps its state, and its output is zero
-                }
-                let t = if self.reverse { length - 1 - s } else { s };
-                let p = &projected[(t * self.batch + b) * 4 * h..][..4 * h];
-                let gates = &mut gates[b * 4 * h..(b + 1) * 4 * h];
-                gates.iter_mut().zip(p).for_each(|(g, p)| *g += p);
-                let (hs, cs) = (&mut hs[b * h..(b + 1) * h], &mut cs[b * h..(b + 1) * h]);
-                self.step(ctx, gates, hs, cs, &mut cell);
-                emit(t, b, hs);
-            }
-        }
-    }
+/// Each sequence's length, all of them by default.
+fn lengths(given: Option<&Tensor>, steps: usize, batch: usize) -> Result<Vec<usize>, OpError> {
+    let Some(given) = given else { return Ok(vec![steps; batch]) };
+    let lengths = ints(given)?.into_iter().map(|n| usize::try_from(n).ok().filter(|&n| n <= steps));
+    let lengths = lengths.collect::<Option<Vec<_>>>().filter(|l| l.len() == batch);
+    lengths.ok_or_else(|| OpError::input(format!("sequence_lens must be {batch} numbers from 0 to {steps}")))
+}
 
-    fn step(&self, ctx: &RunCtx<'_>, gates: &mut [f32], hs: &mut [f32], cs: &mut [f32], cell: &mut [f32]) {
-        let h = self.hidden;
-        let (i, rest) = gates.split_at_mut(h);
-        let (o, rest) = rest.split_at_mut(h);
-        let (f, c) = rest.split_at_mut(h);
-        let peep = |gate: &mut [f32], p: &[f32], cs: &[f32]| {
-            for ((g, p), c) in gate.iter_mut().zip(p).zip(cs) {
-                *g += p * c;
+/// One direction on its way through the steps.
+struct Walk<'a> {
+    op: &'a Recurrent,
+    direction: usize,
+    packed: &'a Packed,
+    lengths: &'a [usize],
+    /// Added to the hidden gate's Q (GRU whose reset is last).
+    late: &'a [f32],
+    peepholes: &'a [f32],
+    hidden: Vec<f32>,
+    cell: Vec<f32>,
+}
+
+impl Walk<'_> {
+    fn run(
+        &mut self,
+        ctx: &RunCtx<'_>,
+        projected: &[f32],
+        steps: usize,
+        mut emit: impl FnMut(usize, usize, &[f32]),
+    ) -> Result<(), OpError> {
+        let (h, rows, batch) = (self.op.hidden, self.op.rows(), self.lengths.len());
+        let (reverse, functions) = &self.op.directions[self.direction];
+        let width = self.packed.state.n();
+        let mut q = ctx.memory.alloc::<f32>(&[batch, width])?;
+        let mut kept = ctx.memory.alloc::<f32>(&[batch, h])?;
+        let mut candidates = ctx.memory.alloc::<f32>(&[batch, h])?;
+        let mut scratch = vec![0.0; h];
+        let none = Epilogue::default();
+        for s in 0..steps {
+            // Past its end a sequence is left as it is.
+            let running = |b: usize| s < self.lengths[b];
+            let at = |b: usize| if *reverse { self.lengths[b] - 1 - s } else { s };
+            let row = |b: usize| &projected[(at(b) * batch + b) * rows..][..rows];
+            let state = View::row_major(&self.hidden, h);
+            gemm_packed(ctx.exec, batch, state, &self.packed.state, &mut q, width, &none);
+            if let Some(reset) = &self.packed.reset {
+                for b in (0..batch).filter(|&b| running(b)) {
+                    let gates = &mut q[b * width..(b + 1) * width];
+                    add(gates, &row(b)[..width]);
+                    functions[0].apply(ctx, self.op.clip, gates);
+                    let (hidden, kept) = (&self.hidden[b * h..][..h], &mut kept[b * h..][..h]);
+                    for ((kept, r), x) in kept.iter_mut().zip(&gates[h..]).zip(hidden) {
+                        *kept = r * x;
+                    }
+                }
+                let state = View::row_major(&kept, h);
+                gemm_packed(ctx.exec, batch, state, reset, &mut candidates, h, &none);
             }
-        };
-        if !self.peepholes.is_empty() {
-            peep(i, &self.peepholes[..h], cs);
-            peep(f, &self.peepholes[2 * h..], cs);
+            for b in (0..batch).filter(|&b| running(b)) {
+                let mut state = State {
+                    hidden: &mut self.hidden[b * h..(b + 1) * h],
+                    cell: self.cell.get_mut(b * h..(b + 1) * h).unwrap_or(&mut []),
+                    scratch: &mut scratch,
+                };
+                let gates = &mut q[b * width..(b + 1) * width];
+                let own = (functions.as_slice(), self.op.clip);
+                match self.op.cell {
+                    Cell::Lstm { coupled } => state.lstm(ctx, own, gates, row(b), self.peepholes, coupled),
+                    Cell::Gru { reset_last: true } => {
+                        state.gru_reset_last(ctx, own, gates, row(b), self.late)
+                    }
+                    Cell::Gru { .. } => {
+                        let candidate = &mut candidates[b * h..(b + 1) * h];
+                        add(candidate, &row(b)[2 * h..]);
+                        functions[1].apply(ctx, self.op.clip, candidate);
+                        state.mix(&gates[..h], candidate);
+                    }
+                    Cell::Plain => {
+                        add(gates, row(b));
+                        functions[0].apply(ctx, self.op.clip, gates);
+                        state.hidden.copy_from_slice(gates);
+                    }
+                }
+                emit(at(b), b, state.hidden);
+            }
         }
-        unary_in_place(ctx.exec, Unary::Sigmoid, i);
-        unary_in_place(ctx.exec, Unary::Sigmoid, f);
-        unary_in_place(ctx.exec, Unary::Tanh, c);
-        for (n, cs) in cs.iter_mut().enumerate() {
-            *cs = f[n] * *cs + i[n] * c[n];
-        }
-        if !self.peepholes.is_empty() {
-            peep(o, &self.peepholes[h..2 * h], cs);
-        }
-        unary_in_place(ctx.exec, Unary::Sigmoid, o);
-        cell.copy_from_slice(cs);
-        unary_in_place(ctx.exec, Unary::Tanh, cell);
-        for ((hs, o), c) in hs.iter_mut().zip(o).zip(cell) {
-            *hs = *o * *c;
-        }
+        Ok(())
     }
+}
+
+/// x + y into x.
+pub(crate) fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
 }

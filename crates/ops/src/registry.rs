@@ -47,6 +47,7 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::pow::FAMILY,
     crate::unary::FAMILY,
     crate::matmul::FAMILY,
+    crate::einsum::FAMILY,
     crate::conv::FAMILY,
     crate::pool::FAMILY,
     crate::norm::FAMILY,

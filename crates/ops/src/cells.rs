@@ -1,0 +1,206 @@
+//! The cells of recurrent operators: gates and activations of one entry of the batch at one step. P is the projection of
+//! the input with its bias, Q that of the state, every operation is rounded, and with a `clip` each activation's
+//! operand is first limited to -clip..clip.
+
+use isobit_kernels::math::{Unary, unary_in_place};
+use isobit_numerics as num;
+
+use crate::recurrent::add;
+use crate::{BuildCtx, OpError, RunCtx};
+
+#[derive(Clone, Copy)]
+pub(crate) enum Cell {
+    /// P = chain(X, W) + (Wb + Rb). i, f: P + Q (+ p * C with peepholes); i = F(i); f = F(f), or 1 - i where coupled;
+    /// c = G(P + Q); C' = (f * C) + (i * c); o = F(P + Q (+ p * C')); H' = o * H(C').
+    Lstm { coupled: bool },
+    /// z = F(P + Q); r = F(P + Q); the candidate is n = G(P + chain(r * H, R)), P with Wb + Rb, or with the reset last
+    /// n = G(P + r * (Q + Rb)), P with Wb; H' = ((1 - z) * n) + (z * H).
+    Gru { reset_last: bool },
+    /// H' = F(P + Q), P with Wb + Rb.
+    Plain,
+}
+
+impl Cell {
+    /// Matrices stacked in W and in R.
+    pub(crate) fn gates(self) -> usize {
+        match self {
+            Cell::Lstm { .. } => 4,
+            Cell::Gru { .. } => 3,
+            Cell::Plain => 1,
+        }
+    }
+
+    /// Vectors carried from step to step.
+    pub(crate) fn states(self) -> usize {
+        if matches!(self, Cell::Lstm { .. }) { 2 } else { 1 }
+    }
+
+    /// What is added to P, and to Q of the candidate, from the two halves Wb and Rb of a direction's bias.
+    pub(crate) fn biases(self, bias: &[f32], h: usize) -> (Vec<f32>, &[f32]) {
+        let (w, r) = bias.split_at(self.gates() * h);
+        let mut sums: Vec<f32> = w.iter().zip(r).map(|(w, r)| w + r).collect();
+        if matches!(self, Cell::Gru { reset_last: true }) {
+            sums[2 * h..].copy_from_slice(&w[2 * h..]);
+            return (sums, &r[2 * h..]);
+        }
+        (sums, &[])
+    }
+
+    fn defaults(self) -> &'static [&'static str] {
+        match self {
+            Cell::Lstm { .. } => &["Sigmoid", "Tanh", "Tanh"],
+            Cell::Gru { .. } => &["Sigmoid", "Tanh"],
+            Cell::Plain => &["Tanh"],
+        }
+    }
+}
+
+/// A function that a node chooses for its gates.
+#[derive(Clone, Copy)]
+pub(crate) enum Activation {
+    Unary(Unary),
+    /// alpha * x + beta, product and sum rounded.
+    Affine(f32, f32),
+    /// alpha * tanh(beta * x).
+    ScaledTanh(f32, f32),
+}
+
+impl Activation {
+    pub(crate) fn apply(self, ctx: &RunCtx<'_>, clip: Option<f32>, x: &mut [f32]) {
+        if let Some(clip) = clip {
+            x.iter_mut().for_each(|x| *x = num::min(num::max(*x, -clip), clip));
+        }
+        match self {
+            Activation::Unary(f) => unary_in_place(ctx.exec, f, x),
+            Activation::Affine(alpha, beta) => x.iter_mut().for_each(|x| *x = alpha * *x + beta),
+            Activation::ScaledTanh(alpha, beta) => {
+                x.iter_mut().for_each(|x| *x *= beta);
+                unary_in_place(ctx.exec, Unary::Tanh, x);
+                x.iter_mut().for_each(|x| *x *= alpha);
+            }
+        }
+    }
+}
+
+/// The activations of each direction. The lists of alphas and betas are taken from in order, by the functions that
+/// have such a parameter.
+pub(crate) fn activations(
+    ctx: &BuildCtx<'_>,
+    cell: Cell,
+    directions: usize,
+) -> Result<Vec<Vec<Activation>>, OpError> {
+    let defaults = cell.defaults();
+    let names = match ctx.opt_strs("activations")? {
+        Some(names) => names,
+        None => defaults.repeat(directions),
+    };
+    if names.len() != defaults.len() * directions {
+        return Err(OpError::attribute(format!(
+            "activations {names:?}; {} for each of {directions} directions are needed",
+            defaults.len()
+        )));
+    }
+    let mut alphas = ctx.opt_floats("activation_alpha")?.unwrap_or(&[]).iter().copied();
+    let mut betas = ctx.opt_floats("activation_beta")?.unwrap_or(&[]).iter().copied();
+    let mut one = |name: &str| {
+        let mut alpha = |default: f32| alphas.next().unwrap_or(default);
+        let mut beta = |default: f32| betas.next().unwrap_or(default);
+        Ok(match &*name.to_ascii_lowercase() {
+            "relu" => Activation::Unary(Unary::Relu),
+            "tanh" => Activation::Unary(Unary::Tanh),
+            "sigmoid" => Activation::Unary(Unary::Sigmoid),
+            "softsign" => Activation::Unary(Unary::Softsign),
+            "softplus" => Activation::Unary(Unary::Softplus),
+            "affine" => Activation::Affine(alpha(1.0), beta(0.0)),
+            "scaledtanh" => Activation::ScaledTanh(alpha(1.0), beta(1.0)),
+            "leakyrelu" => Activation::Unary(Unary::LeakyRelu { alpha: alpha(0.01) }),
+            "thresholdedrelu" => Activation::Unary(Unary::ThresholdedRelu { alpha: alpha(1.0) }),
+            "hardsigmoid" => Activation::Unary(Unary::HardSigmoid { alpha: alpha(0.2), beta: beta(0.5) }),
+            "elu" => Activation::Unary(Unary::Elu { alpha: alpha(1.0) }),
+            _ => return Err(OpError::attribute(format!("activation '{name}' is none of ONNX's"))),
+        })
+    };
+    let all = names.iter().map(|name| one(name)).collect::<Result<Vec<_>, _>>()?;
+    Ok(all.chunks(defaults.len()).map(<[_]>::to_vec).collect())
+}
+
+/// One entry's state, which a step replaces.
+pub(crate) struct State<'a> {
+    pub(crate) hidden: &'a mut [f32],
+    pub(crate) cell: &'a mut [f32],
+    pub(crate) scratch: &'a mut [f32],
+}
+
+impl State<'_> {
+    /// `gates` holds Q of i, o, f, c.
+    pub(crate) fn lstm(
+        &mut self,
+        ctx: &RunCtx<'_>,
+        (functions, clip): (&[Activation], Option<f32>),
+        gates: &mut [f32],
+        projected: &[f32],
+        peepholes: &[f32],
+        coupled: bool,
+    ) {
+        let h = self.hidden.len();
+        add(gates, projected);
+        let (i, rest) = gates.split_at_mut(h);
+        let (o, rest) = rest.split_at_mut(h);
+        let (f, c) = rest.split_at_mut(h);
+        let peep = |gate: &mut [f32], p: &[f32], cell: &[f32]| {
+            for ((g, p), c) in gate.iter_mut().zip(p).zip(cell) {
+                *g += p * c;
+            }
+        };
+        if !peepholes.is_empty() {
+            peep(i, &peepholes[..h], self.cell);
+            peep(f, &peepholes[2 * h..], self.cell);
+        }
+        functions[0].apply(ctx, clip, i);
+        if coupled {
+            f.iter_mut().zip(i.iter()).for_each(|(f, i)| *f = 1.0 - i);
+        } else {
+            functions[0].apply(ctx, clip, f);
+        }
+        functions[1].apply(ctx, clip, c);
+        for (n, cell) in self.cell.iter_mut().enumerate() {
+            *cell = f[n] * *cell + i[n] * c[n];
+        }
+        if !peepholes.is_empty() {
+            peep(o, &peepholes[h..2 * h], self.cell);
+        }
+        functions[0].apply(ctx, clip, o);
+        self.scratch.copy_from_slice(self.cell);
+        functions[2].apply(ctx, clip, self.scratch);
+        for ((hidden, o), c) in self.hidden.iter_mut().zip(o).zip(&*self.scratch) {
+            *hidden = *o * c;
+        }
+    }
+
+    /// `gates` holds Q of z, r, n.
+    pub(crate) fn gru_reset_last(
+        &mut self,
+        ctx: &RunCtx<'_>,
+        (functions, clip): (&[Activation], Option<f32>),
+        gates: &mut [f32],
+        projected: &[f32],
+        late: &[f32],
+    ) {
+        let h = self.hidden.len();
+        let (zr, n) = gates.split_at_mut(2 * h);
+        add(zr, &projected[..2 * h]);
+        functions[0].apply(ctx, clip, zr);
+        for (i, n) in n.iter_mut().enumerate() {
+            *n = projected[2 * h + i] + zr[h + i] * (*n + late[i]);
+        }
+        functions[1].apply(ctx, clip, n);
+        self.mix(&zr[..h], n);
+    }
+
+    /// ((1 - z) * n) + (z * H).
+    pub(crate) fn mix(&mut self, z: &[f32], n: &[f32]) {
+        for ((hidden, z), n) in self.hidden.iter_mut().zip(z).zip(n) {
+            *hidden = (1.0 - z) * n + z * *hidden;
+        }
+    }
+}
