@@ -213,3 +213,27 @@ impl Seat {
         self.end == End::Open && self.reveal.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commitment_is_to_node_job_receipt_and_salt() {
+        let (node, other) = (Address::repeat_byte(1), B256::repeat_byte(9));
+        let [job, receipt, salt] = [2, 3, 4].map(B256::repeat_byte);
+        let mut text = b"isobitC2".to_vec();
+        text.extend([1; 20]);
+        text.extend([[2; 32], [3; 32], [4; 32]].concat());
+        let good = commitment(node, job, receipt, salt);
+        assert_eq!(good.0, Hash::of(&text).0);
+        for changed in [
+            commitment(Address::repeat_byte(9), job, receipt, salt),
+            commitment(node, other, receipt, salt),
+            commitment(node, job, other, salt),
+            commitment(node, job, receipt, other),
+        ] {
+            assert_ne!(changed, good);
+        }
+    }
+}

@@ -363,6 +363,29 @@ fn refusals_change_nothing() {
     refused(&mut w, key, action, any);
 }
 
+/// A node that was penalised for its silence cannot come back in the escalation, nor be penalised twice.
+#[test]
+fn a_silent_node_is_out() {
+    let mut w = World::new(5);
+    let job = w.post(Level::Replicated(2));
+    let (first, silent) = (job.seats[0].node, job.seats[1].node);
+    w.commit(&job, first, 1).unwrap();
+    w.wait(w.state.params.commit_window + 1);
+    let now = w.now(job.id);
+    assert_eq!((now.round, now.seats.len(), now.seats[1].end()), (1, 5, End::Silent));
+    let missed = TxError::Job { job: job.id, node: silent, why: "it missed its round" };
+    assert_eq!(w.commit(&job, silent, 1), Err(missed));
+    for seat in &now.seats[2..] {
+        w.commit(&job, seat.node, 1).unwrap();
+    }
+    assert!(matches!(w.reveal(&job, silent, 1), Err(TxError::Job { .. })));
+    for seat in now.seats.iter().filter(|s| s.node != silent) {
+        w.reveal(&job, seat.node, 1).unwrap();
+    }
+    assert_eq!(w.now(job.id).phase(), Phase::Settled);
+    assert_eq!(w.state.nodes[&silent].stake, STAKE - w.state.params.silence_penalty);
+}
+
 #[test]
 fn signatures_and_nonces() {
     let mut w = World::new(2);
