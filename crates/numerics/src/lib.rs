@@ -18,6 +18,7 @@ pub mod elementary;
 mod fma;
 pub mod minmax;
 pub mod rng;
+pub mod small;
 pub mod sum;
 
 pub use chain::{chain, chain64, dot};

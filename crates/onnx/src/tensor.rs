@@ -1,4 +1,7 @@
-use isobit_tensor::{DType, Tensor, TensorError, bf16, f16, numel};
+use isobit_tensor::{
+    Complex, DType, F6E2M3, F6E3M2, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, Small, Tensor,
+    TensorError, bf16, f16, numel,
+};
 
 use crate::proto::TensorProto;
 use crate::{External, OnnxError};
@@ -72,9 +75,30 @@ pub fn tensor_from_proto(
         DType::Bool => narrowed!(bool, u8, |v| v != 0),
         DType::F16 => narrowed!(f16, u16, f16::from_bits),
         DType::BF16 => narrowed!(bf16, u16, bf16::from_bits),
+        DType::F8E4M3FN => narrowed!(F8E4M3FN, u8, Small::from_bits),
+        DType::F8E4M3FNUZ => narrowed!(F8E4M3FNUZ, u8, Small::from_bits),
+        DType::F8E5M2 => narrowed!(F8E5M2, u8, Small::from_bits),
+        DType::F8E5M2FNUZ => narrowed!(F8E5M2FNUZ, u8, Small::from_bits),
+        DType::F8E8M0 => narrowed!(F8E8M0, u8, Small::from_bits),
+        DType::F6E2M3 => narrowed!(F6E2M3, u8, Small::from_bits),
+        DType::F6E3M2 => narrowed!(F6E3M2, u8, Small::from_bits),
+        // One packed byte an entry.
+        DType::F4E2M1 | DType::U4 | DType::I4 | DType::U2 | DType::I2 => {
+            let packed = t.int32_data.iter().map(|&v| u8::try_from(v).map_err(|_| narrow(dtype.name())));
+            Tensor::from_le_bytes(dtype, &shape, &packed.collect::<Result<Vec<u8>, _>>()?)
+        }
+        DType::Complex64 => Tensor::new(&shape, pairs(&t.float_data)),
+        DType::Complex128 => Tensor::new(&shape, pairs(&t.double_data)),
         other => Err(TensorError::Unsupported(other)),
     }
     .map_err(wrong)
+}
+
+/// Real and imaginary parts in turn; a part without its other half makes the count wrong, which is refused.
+fn pairs<T: Copy + Default>(parts: &[T]) -> Vec<Complex<T>> {
+    let pair = |p: &[T]| Complex { re: p[0], im: p.get(1).copied().unwrap_or_default() };
+    let odd = if parts.len() % 2 == 1 { 2 } else { 0 };
+    parts.chunks(2).map(pair).chain(std::iter::repeat_n(Complex::default(), odd)).collect()
 }
 
 fn read_external(t: &TensorProto, external: &dyn External, expected: u64) -> Result<Vec<u8>, OnnxError> {
@@ -123,6 +147,9 @@ mod tests {
             Tensor::vector(vec!["a".to_owned(), "".to_owned()]),
             Tensor::new(&[0], Vec::<f32>::new()).unwrap(),
             Tensor::vector(vec![f16::from_f32(0.5)]),
+            Tensor::vector([1, 2, 13].map(isobit_tensor::I4::from_bits).to_vec()),
+            Tensor::vector([1, 2, 63].map(F6E3M2::from_bits).to_vec()),
+            Tensor::vector(vec![Complex { re: 1.0f32, im: 2.0 }]),
         ] {
             assert_eq!(read(&tensor_to_proto("t", &t)).unwrap(), t);
         }
@@ -137,6 +164,8 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(read(&t).unwrap(), Tensor::vector(vec![f16::from_f32(1.0), f16::from_f32(-1.0)]));
+        let t = TensorProto { dims: vec![3], data_type: 22, int32_data: vec![33, 13], ..Default::default() };
+        assert_eq!(read(&t).unwrap(), Tensor::vector([1, 2, 13].map(isobit_tensor::I4::from_bits).to_vec()));
         let t = TensorProto { dims: vec![2], data_type: 3, int32_data: vec![-1, 127], ..Default::default() };
         assert_eq!(read(&t).unwrap(), Tensor::vector(vec![-1i8, 127]));
     }

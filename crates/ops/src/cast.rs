@@ -1,22 +1,40 @@
 //! Cast and CastLike between all element types.
 //!
 //! To a float: round to nearest even, once. Float to integer: toward zero, saturating, NaN to 0. Integer
-//! to a narrower integer: wraps. To bool: whether it is not 0. Strings hold the shortest decimal that
+//! to a narrower integer: wraps. To a small float: see `narrow`. To bool: whether it is not 0. Strings hold the shortest decimal that
 //! reads back as the same number; `NaN`, `INF` and `-INF` for what is not finite.
 
+use isobit_numerics::small::PowerRounding;
 use isobit_tensor::{DType, Element, Tensor, bf16, f16};
 
 use crate::axes::fact;
 use crate::fold::fold;
+use crate::narrow::{Rounding, narrow, widen};
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
-pub(crate) static FAMILY: &[OpDef] =
-    &[OpDef::onnx("Cast", 23, cast), OpDef::onnx("CastLike", 23, |ctx| ctx.one(Cast { to: None }))];
+pub(crate) static FAMILY: &[OpDef] = &[OpDef::onnx("Cast", 23, cast), OpDef::onnx("CastLike", 23, cast_like)];
 
 struct Cast {
     /// The type to produce; that of operand 1 where it is not fixed.
     to: Option<DType>,
+    rounding: Rounding,
+}
+
+fn cast_like(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
+    ctx.one(Cast { to: None, rounding: rounding(ctx)? })
+}
+
+fn rounding(ctx: &BuildCtx<'_>) -> Result<Rounding, OpError> {
+    let power = match ctx.str("round_mode", "up")? {
+        "up" => PowerRounding::Up,
+        "down" => PowerRounding::Down,
+        "nearest" => PowerRounding::Nearest,
+        other => {
+            return Err(OpError::attribute(format!("round_mode is {other:?}; give up, down or nearest")));
+        }
+    };
+    Ok(Rounding { saturate: ctx.flag("saturate", true)?, power })
 }
 
 fn cast(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
@@ -24,9 +42,10 @@ fn cast(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
     let to = to
         .and_then(|to| DType::from_onnx(i32::try_from(to).ok()?))
         .ok_or_else(|| OpError::attribute(format!("attribute 'to' is {to:?}; it must be an element type")))?;
-    // Said at build rather than by the first run.
-    Tensor::zeros(to, &[0])?;
-    ctx.one(Cast { to: Some(to) })
+    if matches!(to, DType::Complex64 | DType::Complex128) {
+        return Err(OpError::unsupported_type(to));
+    }
+    ctx.one(Cast { to: Some(to), rounding: rounding(ctx)? })
 }
 
 impl Op for Cast {
@@ -41,14 +60,33 @@ impl Op for Cast {
             Some(to) => to,
             None => inputs.get(1)?.dtype(),
         };
-        Ok(vec![convert(ctx, inputs.take(0)?, to)?])
+        Ok(vec![convert_with(ctx, inputs.take(0)?, to, self.rounding)?])
     }
 }
 
-/// `data` in element type `to`.
+/// `data` in element type `to`, saturating.
 pub(crate) fn convert(ctx: &RunCtx<'_>, data: Tensor, to: DType) -> Result<Tensor, OpError> {
+    convert_with(ctx, data, to, Rounding::default())
+}
+
+/// `data` in element type `to`.
+pub(crate) fn convert_with(
+    ctx: &RunCtx<'_>,
+    data: Tensor,
+    to: DType,
+    rounding: Rounding,
+) -> Result<Tensor, OpError> {
+    if data.dtype() == to {
+        return Ok(data);
+    }
+    let data = if data.dtype().is_small() { widen(ctx, &data)? } else { data };
+    if to.is_small() { narrow(ctx, &data, to, rounding) } else { plain(ctx, data, to) }
+}
+
+/// Between types of a byte or more.
+fn plain(ctx: &RunCtx<'_>, data: Tensor, to: DType) -> Result<Tensor, OpError> {
     fn from<S: Castable>(ctx: &RunCtx<'_>, data: &Tensor, to: DType) -> Result<Tensor, OpError> {
-        typed!(to, T => {
+        typed!(plain to, T => {
             let mut out = ctx.memory.alloc::<T>(data.shape())?;
             for (o, s) in out.iter_mut().zip(data.as_slice::<S>()?) {
                 *o = T::of(s)?;
@@ -59,17 +97,17 @@ pub(crate) fn convert(ctx: &RunCtx<'_>, data: Tensor, to: DType) -> Result<Tenso
     if data.dtype() == to {
         return Ok(data);
     }
-    typed!(data.dtype(), S => from::<S>(ctx, &data, to))
+    typed!(plain data.dtype(), S => from::<S>(ctx, &data, to))
 }
 
 /// An element that any other can be read as.
-trait Castable: Element {
+pub(crate) trait Castable: Element {
     fn of<S: Castable>(s: &S) -> Result<Self, OpError>;
     /// Its value exactly, or its text.
     fn value(&self) -> Value<'_>;
 }
 
-enum Value<'a> {
+pub(crate) enum Value<'a> {
     Int(i128),
     F32(f32),
     F64(f64),
@@ -135,7 +173,7 @@ impl Castable for f64 {
 
 /// `x` in f32, rounded to odd: an inexact result has its last bit set, so that rounding it once more to
 /// 16 bits gives what rounding `x` itself would.
-fn odd(x: f64) -> f32 {
+pub(crate) fn odd(x: f64) -> f32 {
     let near = x as f32;
     if f64::from(near) == x || near.is_nan() {
         return near;
@@ -150,7 +188,7 @@ fn odd(x: f64) -> f32 {
 }
 
 /// `v` in f32, rounded to odd.
-fn odd_int(v: i128) -> f32 {
+pub(crate) fn odd_int(v: i128) -> f32 {
     let near = v as f32;
     // |v| < 2^64, so the rounded value is an exact i128.
     let exact = near as i128;

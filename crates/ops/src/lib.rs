@@ -28,6 +28,7 @@ mod matmul;
 mod memory;
 mod misc;
 mod modulo;
+mod narrow;
 mod norm;
 mod number;
 mod op;

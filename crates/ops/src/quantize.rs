@@ -5,8 +5,9 @@ use isobit_tensor::{DType, Tensor, bf16, f16};
 
 use crate::axes::{axis, fact};
 use crate::broadcast::{Walk, broadcast, broadcast_dims, strides};
-use crate::cast::convert;
+use crate::cast::{convert, convert_with};
 use crate::fold::fold;
+use crate::narrow::{Rounding, small_range};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
@@ -17,15 +18,20 @@ pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("QLinearMatMul", 21, |ctx| ctx.one(Product { requantize: true })),
 ];
 
+/// The range of an integer type that numbers are quantised to.
+fn range(to: DType) -> Result<(i64, i64), OpError> {
+    match to {
+        DType::U8 => Ok((0, 255)),
+        DType::I8 => Ok((-128, 127)),
+        DType::U16 => Ok((0, 65_535)),
+        DType::I16 => Ok((-32_768, 32_767)),
+        other => small_range(other).ok_or_else(|| OpError::unsupported_type(other)),
+    }
+}
+
 /// Rounds to nearest even, adds the zero point, saturates to the range of `to`; NaN counts as 0.
 fn saturate(x: f32, zero: i64, to: DType) -> Result<i64, OpError> {
-    let (low, high) = match to {
-        DType::U8 => (0, 255),
-        DType::I8 => (-128, 127),
-        DType::U16 => (0, 65_535),
-        DType::I16 => (-32_768, 32_767),
-        other => return Err(OpError::unsupported_type(other)),
-    };
+    let (low, high) = range(to)?;
     Ok((x.round_ties_even() as i64).saturating_add(zero).clamp(low, high))
 }
 
@@ -42,23 +48,32 @@ struct Linear {
     axis: i64,
     block: usize,
     dtype: Option<DType>,
+    /// In which type the division is rounded; that of the scale where it is not given.
+    precision: Option<DType>,
+    rounding: Rounding,
 }
 
 fn linear(ctx: &BuildCtx<'_>, quantize: bool) -> Result<Box<dyn Op>, OpError> {
     let block = ctx.int("block_size", 0)?;
     let block = usize::try_from(block)
         .map_err(|_| OpError::attribute(format!("block_size is {block}; it must not be negative")))?;
-    let dtype = match ctx.int("output_dtype", 0)? {
-        0 => None,
-        code => {
-            let dtype = i32::try_from(code).ok().and_then(DType::from_onnx).ok_or_else(|| {
-                OpError::attribute(format!("output_dtype is {code}, which is no element type"))
-            })?;
-            Tensor::zeros(dtype, &[0])?;
-            Some(dtype)
-        }
+    let dtype = |name| match ctx.int(name, 0)? {
+        0 => Ok(None),
+        code => i32::try_from(code)
+            .ok()
+            .and_then(DType::from_onnx)
+            .map(Some)
+            .ok_or_else(|| OpError::attribute(format!("{name} is {code}, which is no element type"))),
     };
-    ctx.one(Linear { quantize, axis: ctx.int("axis", 1)?, block, dtype })
+    let saturate = ctx.flag("saturate", true)?;
+    ctx.one(Linear {
+        quantize,
+        axis: ctx.int("axis", 1)?,
+        block,
+        dtype: dtype("output_dtype")?,
+        precision: dtype("precision")?,
+        rounding: Rounding { saturate, ..Rounding::default() },
+    })
 }
 
 impl Linear {
@@ -114,34 +129,72 @@ impl Op for Linear {
         let to = self.output(Some(scale.dtype()), zero.map(Tensor::dtype)).unwrap_or(scale.dtype());
         let which = self.which(x.shape(), scale.shape())?;
         let scales = convert(ctx, scale.clone(), DType::F32)?.into_vec::<f32>()?;
-        let zeros = match zero {
-            Some(z) if z.len() != scales.len() => {
-                return Err(OpError::shape(format!("{} zero points for {} scales", z.len(), scales.len())));
-            }
-            Some(z) => wide(ctx, z)?,
-            None => vec![0; scales.len()],
-        };
-        if self.quantize {
-            let round = match scale.dtype() {
-                DType::F16 => |q: f32| f16::from_f32(q).to_f32(),
-                DType::BF16 => |q: f32| bf16::from_f32(q).to_f32(),
-                _ => |q: f32| q,
-            };
-            let x = convert(ctx, x.clone(), DType::F32)?;
-            let mut out = ctx.memory.alloc::<i64>(x.shape())?;
-            for (i, (o, x)) in out.iter_mut().zip(x.as_slice::<f32>()?).enumerate() {
-                let s = which(i);
-                *o = saturate(round(x / scales[s]), zeros[s], to)?;
-            }
-            return Ok(vec![convert(ctx, Tensor::new(x.shape(), out)?, to)?]);
+        if let Some(z) = zero.filter(|z| z.len() != scales.len()) {
+            return Err(OpError::shape(format!("{} zero points for {} scales", z.len(), scales.len())));
         }
-        let q = wide(ctx, x)?;
-        let mut out = ctx.memory.alloc::<f32>(x.shape())?;
-        for (i, (o, q)) in out.iter_mut().zip(q).enumerate() {
+        if !self.quantize {
+            return Ok(vec![self.dequantize(ctx, x, zero, &scales, which, to)?]);
+        }
+        let round = match self.precision.unwrap_or(scale.dtype()) {
+            DType::F16 => |q: f32| f16::from_f32(q).to_f32(),
+            DType::BF16 => |q: f32| bf16::from_f32(q).to_f32(),
+            _ => |q: f32| q,
+        };
+        let x = convert(ctx, x.clone(), DType::F32)?;
+        let quotients = x.as_slice::<f32>()?.iter().enumerate().map(|(i, x)| {
             let s = which(i);
-            *o = (q - zeros[s]) as f32 * scales[s];
+            (s, round(x / scales[s]))
+        });
+        if to.is_float() {
+            let zeros = floats(ctx, zero, scales.len())?;
+            let mut out = ctx.memory.alloc::<f32>(x.shape())?;
+            out.iter_mut().zip(quotients).for_each(|(o, (s, q))| *o = q + zeros[s]);
+            return Ok(vec![convert_with(ctx, Tensor::new(x.shape(), out)?, to, self.rounding)?]);
+        }
+        let zeros = zero.map_or_else(|| Ok(vec![0; scales.len()]), |z| wide(ctx, z))?;
+        let (low, high) = range(to)?;
+        let mut out = ctx.memory.alloc::<i64>(x.shape())?;
+        for (o, (s, q)) in out.iter_mut().zip(quotients) {
+            *o = (q.round_ties_even() as i64).saturating_add(zeros[s]).clamp(low, high);
         }
         Ok(vec![convert(ctx, Tensor::new(x.shape(), out)?, to)?])
+    }
+}
+
+/// Zero points of a small float type; 0 where there are none.
+fn floats(ctx: &RunCtx<'_>, zero: Option<&Tensor>, count: usize) -> Result<Vec<f32>, OpError> {
+    match zero {
+        Some(z) => Ok(convert(ctx, z.clone(), DType::F32)?.into_vec()?),
+        None => Ok(vec![0.0; count]),
+    }
+}
+
+impl Linear {
+    fn dequantize(
+        &self,
+        ctx: &RunCtx<'_>,
+        x: &Tensor,
+        zero: Option<&Tensor>,
+        scales: &[f32],
+        which: impl Fn(usize) -> usize,
+        to: DType,
+    ) -> Result<Tensor, OpError> {
+        let mut out = ctx.memory.alloc::<f32>(x.shape())?;
+        if x.dtype().is_float() {
+            let zeros = floats(ctx, zero, scales.len())?;
+            let q = convert(ctx, x.clone(), DType::F32)?;
+            for (i, (o, q)) in out.iter_mut().zip(q.as_slice::<f32>()?).enumerate() {
+                let s = which(i);
+                *o = (q - zeros[s]) * scales[s];
+            }
+        } else {
+            let zeros = zero.map_or_else(|| Ok(vec![0; scales.len()]), |z| wide(ctx, z))?;
+            for (i, (o, q)) in out.iter_mut().zip(wide(ctx, x)?).enumerate() {
+                let s = which(i);
+                *o = (q - zeros[s]) as f32 * scales[s];
+            }
+        }
+        convert(ctx, Tensor::new(x.shape(), out)?, to)
     }
 }
 

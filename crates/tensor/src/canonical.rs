@@ -7,13 +7,16 @@
 //!   12..16  rank, u32 little-endian, at most 126
 //!   16..    extents, u64 little-endian each; the rest zero
 //! content:
-//!   numbers    little-endian, row-major; a NaN is the canonical quiet NaN; bool is 0 or 1
+//!   numbers    little-endian, row-major; a NaN is the canonical quiet NaN; bool is 0 or 1;
+//!              complex: real part, imaginary part; elements of 2, 4 and 6 bits follow one another
+//!              from the least significant bit of the first byte, the last byte filled up with zeros
 //!   strings    for each: length in bytes as u64 little-endian, then UTF-8
 //! ```
 //! The root is BLAKE3 of head and content together, so a slice of the content can be opened against
 //! it (bao) and neither dtype nor shape can be swapped.
 
 use crate::shape::MAX_RANK;
+use crate::small::*;
 use crate::{Buf, DType, Data, Element, Hash, Shape, Tensor, TensorError, bf16, f16, numel};
 
 const MAGIC: &[u8; 8] = b"isobitT1";
@@ -72,11 +75,8 @@ impl Tensor {
     /// A tensor from little-endian elements (strings: as in the canonical encoding).
     pub fn from_le_bytes(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Self, TensorError> {
         let n = numel(shape).ok_or_else(|| TensorError::TooLarge(shape.to_vec()))?;
-        if dtype == DType::String {
-            return Self::new(shape, read_strings(bytes, n)?);
-        }
         let expected = n.checked_mul(dtype.bits()).map(|b| b.div_ceil(8)).unwrap_or(usize::MAX);
-        if expected != bytes.len() {
+        if dtype != DType::String && expected != bytes.len() {
             return Err(TensorError::Bytes { dtype, shape: shape.to_vec(), expected, actual: bytes.len() });
         }
         macro_rules! read {
@@ -101,7 +101,28 @@ impl Tensor {
             DType::U32 => read!(u32),
             DType::U64 => read!(u64),
             DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect::<Vec<_>>().into()),
-            other => return Err(TensorError::Unsupported(other)),
+            DType::String => Data::String(read_strings(bytes, n)?.into()),
+            DType::F8E4M3FN => <F8E4M3FN as Element>::wrap(unpack::<F8E4M3FN>(bytes, n).into()),
+            DType::F8E4M3FNUZ => <F8E4M3FNUZ as Element>::wrap(unpack::<F8E4M3FNUZ>(bytes, n).into()),
+            DType::F8E5M2 => <F8E5M2 as Element>::wrap(unpack::<F8E5M2>(bytes, n).into()),
+            DType::F8E5M2FNUZ => <F8E5M2FNUZ as Element>::wrap(unpack::<F8E5M2FNUZ>(bytes, n).into()),
+            DType::F8E8M0 => <F8E8M0 as Element>::wrap(unpack::<F8E8M0>(bytes, n).into()),
+            DType::F6E2M3 => <F6E2M3 as Element>::wrap(unpack::<F6E2M3>(bytes, n).into()),
+            DType::F6E3M2 => <F6E3M2 as Element>::wrap(unpack::<F6E3M2>(bytes, n).into()),
+            DType::F4E2M1 => <F4E2M1 as Element>::wrap(unpack::<F4E2M1>(bytes, n).into()),
+            DType::U4 => <U4 as Element>::wrap(unpack::<U4>(bytes, n).into()),
+            DType::I4 => <I4 as Element>::wrap(unpack::<I4>(bytes, n).into()),
+            DType::U2 => <U2 as Element>::wrap(unpack::<U2>(bytes, n).into()),
+            DType::I2 => <I2 as Element>::wrap(unpack::<I2>(bytes, n).into()),
+            DType::Complex64 => <Complex<f32> as Element>::wrap(Buf::from(read_le::<_, 8>(bytes, |b| {
+                let [a, b, c, d, e, f, g, h] = b;
+                let (re, im) = ([a, b, c, d], [e, f, g, h]);
+                Complex { re: f32::from_le_bytes(re), im: f32::from_le_bytes(im) }
+            }))),
+            DType::Complex128 => <Complex<f64> as Element>::wrap(Buf::from(read_le::<_, 16>(bytes, |b| {
+                let part = |at: usize| f64::from_le_bytes(std::array::from_fn(|i| b[at + i]));
+                Complex { re: part(0), im: part(8) }
+            }))),
         };
         Ok(Self::from_parts(shape, data))
     }
@@ -138,8 +159,14 @@ impl Tensor {
             }};
         }
         match self.data() {
-            Data::F32(b) => write!(b, 4, |v: f32| if v.is_nan() { 0x7fc0_0000 } else { v.to_bits() }),
-            Data::F64(b) => write!(b, 8, |v: f64| if v.is_nan() { 0x7ff8 << 48 } else { v.to_bits() }),
+            Data::F32(b) => write!(b, 4, bits32),
+            Data::F64(b) => write!(b, 8, bits64),
+            Data::Complex64(b) => {
+                write!(b, 8, |v: Complex<f32>| u64::from(bits32(v.re)) | u64::from(bits32(v.im)) << 32)
+            }
+            Data::Complex128(b) => {
+                write!(b, 16, |v: Complex<f64>| u128::from(bits64(v.re)) | u128::from(bits64(v.im)) << 64)
+            }
             Data::F16(b) => write!(b, 2, |v: f16| if v.is_nan() { 0x7e00 } else { v.to_bits() }),
             Data::BF16(b) => write!(b, 2, |v: bf16| if v.is_nan() { 0x7fc0 } else { v.to_bits() }),
             Data::I8(b) => write!(b, 1, |v: i8| v),
@@ -151,6 +178,18 @@ impl Tensor {
             Data::U32(b) => write!(b, 4, |v: u32| v),
             Data::U64(b) => write!(b, 8, |v: u64| v),
             Data::Bool(b) => write!(b, 1, u8::from),
+            Data::F8E4M3FN(b) => packed(b, sink),
+            Data::F8E4M3FNUZ(b) => packed(b, sink),
+            Data::F8E5M2(b) => packed(b, sink),
+            Data::F8E5M2FNUZ(b) => packed(b, sink),
+            Data::F8E8M0(b) => packed(b, sink),
+            Data::F6E2M3(b) => packed(b, sink),
+            Data::F6E3M2(b) => packed(b, sink),
+            Data::F4E2M1(b) => packed(b, sink),
+            Data::U4(b) => packed(b, sink),
+            Data::I4(b) => packed(b, sink),
+            Data::U2(b) => packed(b, sink),
+            Data::I2(b) => packed(b, sink),
             Data::String(b) => {
                 for s in b.iter() {
                     sink(&(s.len() as u64).to_le_bytes());
@@ -159,6 +198,19 @@ impl Tensor {
             }
         }
     }
+}
+
+fn bits32(v: f32) -> u32 {
+    if v.is_nan() { 0x7fc0_0000 } else { v.to_bits() }
+}
+
+fn bits64(v: f64) -> u64 {
+    if v.is_nan() { 0x7ff8 << 48 } else { v.to_bits() }
+}
+
+/// Packed elements; a step is a whole number of bytes for every width.
+fn packed<T: Small>(elements: &[T], sink: &mut dyn FnMut(&[u8])) {
+    elements.chunks(STEP).for_each(|part| sink(&pack(part)));
 }
 
 fn read_le<T, const N: usize>(bytes: &[u8], read: fn([u8; N]) -> T) -> Vec<T> {
@@ -196,6 +248,14 @@ mod tests {
             Tensor::vector(vec![true, false, true]),
             Tensor::vector(vec!["a".to_owned(), String::new(), "ü".to_owned()]),
             Tensor::new(&[5000], (0..5000u16).collect()).unwrap(),
+            Tensor::vector((0..5001u16).map(|i| F6E3M2::from_bits(i as u8)).collect()),
+            Tensor::vector((0..9).map(I4::from_bits).collect()),
+            Tensor::vector((0..7).map(U2::from_bits).collect()),
+            Tensor::vector(
+                (0..=255u8).map(|i| F8E5M2::from_bits(F8E5M2::from_bits(i).canonical_bits())).collect(),
+            ),
+            Tensor::vector(vec![Complex { re: 1.0f32, im: -2.0 }, Complex::default()]),
+            Tensor::scalar(Complex { re: 0.1f64, im: 1e300 }),
         ];
         for t in tensors {
             let bytes = t.to_canonical();

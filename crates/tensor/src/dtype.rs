@@ -1,5 +1,6 @@
 use std::fmt;
 
+use crate::small::*;
 use crate::{Buf, Data, bf16, f16};
 
 macro_rules! dtypes {
@@ -85,6 +86,10 @@ dtypes! {
     U2 = 25, "uint2", 2;
     /// Signed 2-bit.
     I2 = 26, "int2", 2;
+    /// 6-bit float, E2M3.
+    F6E2M3 = 27, "float6e2m3", 6;
+    /// 6-bit float, E3M2.
+    F6E3M2 = 28, "float6e3m2", 6;
 }
 
 impl DType {
@@ -96,7 +101,27 @@ impl DType {
     /// True for the float types of any width.
     pub fn is_float(self) -> bool {
         use DType::*;
-        matches!(self, F32 | F16 | F64 | BF16 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F4E2M1 | F8E8M0)
+        matches!(
+            self,
+            F32 | F16
+                | F64
+                | BF16
+                | F8E4M3FN
+                | F8E4M3FNUZ
+                | F8E5M2
+                | F8E5M2FNUZ
+                | F4E2M1
+                | F8E8M0
+                | F6E2M3
+                | F6E3M2
+        )
+    }
+
+    /// True for the types that are kept as bits in one byte and packed in their canonical bytes.
+    pub fn is_small(self) -> bool {
+        use DType::*;
+        matches!(self, F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | F6E2M3 | F6E3M2 | F4E2M1)
+            || matches!(self, U4 | I4 | U2 | I2)
     }
 
     /// True for signed and unsigned integers of any width (not for `bool`).
@@ -144,6 +169,10 @@ elements! {
     i8 => I8, i16 => I16, i32 => I32, i64 => I64,
     u8 => U8, u16 => U16, u32 => U32, u64 => U64,
     bool => Bool, String => String,
+    F8E4M3FN => F8E4M3FN, F8E4M3FNUZ => F8E4M3FNUZ, F8E5M2 => F8E5M2, F8E5M2FNUZ => F8E5M2FNUZ,
+    F8E8M0 => F8E8M0, F6E2M3 => F6E2M3, F6E3M2 => F6E3M2, F4E2M1 => F4E2M1,
+    U4 => U4, I4 => I4, U2 => U2, I2 => I2,
+    Complex<f32> => Complex64, Complex<f64> => Complex128,
 }
 
 #[cfg(test)]
@@ -157,6 +186,6 @@ mod tests {
         }
         assert_eq!(DType::from_onnx(0), None);
         assert_eq!(DType::from_onnx(99), None);
-        assert_eq!(DType::ALL.len(), 26);
+        assert_eq!(DType::ALL.len(), 28);
     }
 }

@@ -1,3 +1,4 @@
+use crate::small::*;
 use crate::{Buf, DType, Element, Shape, TensorError, bf16, f16, numel};
 
 /// The elements of a tensor, by type.
@@ -18,6 +19,20 @@ pub enum Data {
     U64(Buf<u64>),
     Bool(Buf<bool>),
     String(Buf<String>),
+    F8E4M3FN(Buf<F8E4M3FN>),
+    F8E4M3FNUZ(Buf<F8E4M3FNUZ>),
+    F8E5M2(Buf<F8E5M2>),
+    F8E5M2FNUZ(Buf<F8E5M2FNUZ>),
+    F8E8M0(Buf<F8E8M0>),
+    F6E2M3(Buf<F6E2M3>),
+    F6E3M2(Buf<F6E3M2>),
+    F4E2M1(Buf<F4E2M1>),
+    U4(Buf<U4>),
+    I4(Buf<I4>),
+    U2(Buf<U2>),
+    I2(Buf<I2>),
+    Complex64(Buf<Complex<f32>>),
+    Complex128(Buf<Complex<f64>>),
 }
 
 /// Runs `$body` with `$b` bound to the typed buffer inside `$data`.
@@ -39,6 +54,20 @@ macro_rules! with_data {
             $crate::Data::U64($b) => $body,
             $crate::Data::Bool($b) => $body,
             $crate::Data::String($b) => $body,
+            $crate::Data::F8E4M3FN($b) => $body,
+            $crate::Data::F8E4M3FNUZ($b) => $body,
+            $crate::Data::F8E5M2($b) => $body,
+            $crate::Data::F8E5M2FNUZ($b) => $body,
+            $crate::Data::F8E8M0($b) => $body,
+            $crate::Data::F6E2M3($b) => $body,
+            $crate::Data::F6E3M2($b) => $body,
+            $crate::Data::F4E2M1($b) => $body,
+            $crate::Data::U4($b) => $body,
+            $crate::Data::I4($b) => $body,
+            $crate::Data::U2($b) => $body,
+            $crate::Data::I2($b) => $body,
+            $crate::Data::Complex64($b) => $body,
+            $crate::Data::Complex128($b) => $body,
         }
     };
 }
@@ -100,7 +129,20 @@ impl Tensor {
             DType::U64 => of::<u64>(n),
             DType::Bool => of::<bool>(n),
             DType::String => of::<String>(n),
-            other => return Err(TensorError::Unsupported(other)),
+            DType::F8E4M3FN => of::<F8E4M3FN>(n),
+            DType::F8E4M3FNUZ => of::<F8E4M3FNUZ>(n),
+            DType::F8E5M2 => of::<F8E5M2>(n),
+            DType::F8E5M2FNUZ => of::<F8E5M2FNUZ>(n),
+            DType::F8E8M0 => of::<F8E8M0>(n),
+            DType::F6E2M3 => of::<F6E2M3>(n),
+            DType::F6E3M2 => of::<F6E3M2>(n),
+            DType::F4E2M1 => of::<F4E2M1>(n),
+            DType::U4 => of::<U4>(n),
+            DType::I4 => of::<I4>(n),
+            DType::U2 => of::<U2>(n),
+            DType::I2 => of::<I2>(n),
+            DType::Complex64 => of::<Complex<f32>>(n),
+            DType::Complex128 => of::<Complex<f64>>(n),
         };
         Ok(Self { shape: shape.into(), data })
     }
@@ -142,6 +184,20 @@ impl Tensor {
             Data::U64(_) => DType::U64,
             Data::Bool(_) => DType::Bool,
             Data::String(_) => DType::String,
+            Data::F8E4M3FN(_) => DType::F8E4M3FN,
+            Data::F8E4M3FNUZ(_) => DType::F8E4M3FNUZ,
+            Data::F8E5M2(_) => DType::F8E5M2,
+            Data::F8E5M2FNUZ(_) => DType::F8E5M2FNUZ,
+            Data::F8E8M0(_) => DType::F8E8M0,
+            Data::F6E2M3(_) => DType::F6E2M3,
+            Data::F6E3M2(_) => DType::F6E3M2,
+            Data::F4E2M1(_) => DType::F4E2M1,
+            Data::U4(_) => DType::U4,
+            Data::I4(_) => DType::I4,
+            Data::U2(_) => DType::U2,
+            Data::I2(_) => DType::I2,
+            Data::Complex64(_) => DType::Complex64,
+            Data::Complex128(_) => DType::Complex128,
         }
     }
 
@@ -184,7 +240,7 @@ impl Tensor {
         Ok(Self { shape: shape.into(), data: self.data })
     }
 
-    /// Bytes held by the elements (strings: their UTF-8 length).
+    /// Bytes held by the elements in memory (strings: their UTF-8 length).
     pub fn byte_len(&self) -> usize {
         match &self.data {
             Data::String(b) => b.iter().map(String::len).sum(),

@@ -55,6 +55,13 @@ const TYPES: &[(Dtype, DType)] = &[
     (Dtype::BF16, DType::BF16),
     (Dtype::F32, DType::F32),
     (Dtype::F64, DType::F64),
+    (Dtype::F8_E4M3, DType::F8E4M3FN),
+    (Dtype::F8_E5M2, DType::F8E5M2),
+    (Dtype::F8_E8M0, DType::F8E8M0),
+    (Dtype::F6_E2M3, DType::F6E2M3),
+    (Dtype::F6_E3M2, DType::F6E3M2),
+    (Dtype::F4, DType::F4E2M1),
+    (Dtype::C64, DType::Complex64),
 ];
 
 fn from_safetensors(t: Dtype) -> Option<DType> {
