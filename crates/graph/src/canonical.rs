@@ -8,12 +8,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ir::{attr_bodies, bodies};
-use crate::{Attr, Graph, GraphError, Model, Node, Value, ValueId, validate};
+use prost::Message as _;
 
-/// Operators whose results differ from call to call: equal ones are not merged.
-const RANDOM: &[&str] =
-    &["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"];
+use crate::ir::{attr_bodies, bodies};
+use crate::types::type_to_proto;
+use crate::{Attr, Graph, GraphError, Model, Node, Value, ValueId, validate};
 
 /// Operators whose results after the first are optional, and left out where nobody uses them.
 const OPTIONAL_RESULTS: &[&str] =
@@ -109,7 +108,7 @@ fn node_digest(node: &Node, position: usize, values: &[Digest]) -> Digest {
         parts.push(input.map(|v| values[v.0 as usize].to_vec()).unwrap_or_default());
     }
     parts.push((node.outputs.len() as u64).to_le_bytes().to_vec());
-    if is_random(node) {
+    if node.is_random() {
         // Keeps equal draws apart. Hashes decide what is equal, never an order, so the position shows nowhere.
         parts.push((position as u64).to_le_bytes().to_vec());
     }
@@ -119,13 +118,6 @@ fn node_digest(node: &Node, position: usize, values: &[Digest]) -> Digest {
 
 fn result_digest(node: &Digest, position: usize) -> Digest {
     digest(b"value", &[node, &(position as u64).to_le_bytes()])
-}
-
-/// Whether two runs of the node on the same operands may differ.
-fn is_random(node: &Node) -> bool {
-    let draws = node.domain.is_empty()
-        && (RANDOM.contains(&node.op.as_str()) || node.op == "Dropout" && node.inputs.len() > 2);
-    draws || bodies(node).any(|b| b.nodes.iter().any(is_random))
 }
 
 /// A node's operands without those left out at the end.
@@ -174,6 +166,7 @@ fn attr_bytes(attr: &Attr, values: &[Digest]) -> Vec<u8> {
         Attr::Strings(v) => list(8, v, Clone::clone),
         Attr::Tensors(v) => list(9, v, tensor),
         Attr::Graphs(v) => list(10, v, graph),
+        Attr::Type(t) => list(11, &[t], |t| type_to_proto(t).encode_to_vec()),
     }
 }
 

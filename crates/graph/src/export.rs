@@ -1,14 +1,14 @@
 //! From the IR back to protobuf messages: a file that any ONNX tool opens.
 
 use isobit_onnx::proto::{
-    AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto,
-    OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorType, TypeProto,
-    TypeValue, ValueInfoProto,
+    AttributeProto, AttributeType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorProto,
 };
 use isobit_onnx::tensor_to_proto;
 use isobit_tensor::{DType, Tensor};
 
-use crate::{Attr, Dim, Graph, Model, Node, Value, ValueId};
+use crate::types::{type_to_proto, value_info};
+use crate::{Attr, Graph, Model, Node, ValueId};
 
 /// Tensors shorter than this stay in the model file, where tools look for shapes.
 const INLINE_BYTES: usize = 1024;
@@ -135,6 +135,10 @@ fn attribute_proto(name: &str, attr: &Attr, names: &[String], weights: &mut Weig
             a.graphs = v.iter().map(|g| graph_proto(g, names, weights)).collect();
             AttributeType::Graphs
         }
+        Attr::Type(t) => {
+            a.tp = Some(type_to_proto(t));
+            AttributeType::TypeProto
+        }
     };
     a.r#type = kind as i32;
     a
@@ -160,25 +164,5 @@ fn weight_proto(name: &str, tensor: &Tensor, weights: &mut Weights) -> TensorPro
             entry("length", (bytes.len() - offset).to_string()),
         ],
         ..TensorProto::default()
-    }
-}
-
-fn value_info(name: &str, value: &Value) -> ValueInfoProto {
-    let dim = |d: &Dim| Dimension {
-        value: match d {
-            Dim::Known(n) => Some(DimensionValue::Value(*n as i64)),
-            Dim::Symbol(s) => Some(DimensionValue::Param(s.clone())),
-            Dim::Unknown => None,
-        },
-        ..Dimension::default()
-    };
-    let shape = value.shape.as_ref().map(|s| TensorShapeProto { dim: s.iter().map(dim).collect() });
-    // A type that says nothing is left out: tools take one for a contradiction of what they infer.
-    let known = value.dtype.is_some() || shape.is_some();
-    let tensor = TensorType { elem_type: value.dtype.map_or(0, DType::onnx), shape };
-    ValueInfoProto {
-        name: name.to_owned(),
-        r#type: known.then(|| TypeProto { value: Some(TypeValue::Tensor(tensor)), ..TypeProto::default() }),
-        ..ValueInfoProto::default()
     }
 }

@@ -3,15 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use isobit_onnx::proto::{
-    AttributeProto, AttributeType, Dimension, DimensionValue, GraphProto, ModelProto, NodeProto, TypeValue,
-    ValueInfoProto,
-};
+use isobit_onnx::proto::{AttributeProto, AttributeType, GraphProto, ModelProto, NodeProto};
 use isobit_onnx::{External, Limits, tensor_from_proto};
-use isobit_tensor::{DType, Tensor};
+use isobit_tensor::Tensor;
 
 use crate::functions::{inline, short_domain as domain};
 use crate::ir::bodies;
+use crate::sparse::dense;
+use crate::types::{type_from_proto, value};
 use crate::{Attr, Dim, Graph, GraphError, Model, Node, Value, ValueId};
 
 /// Imports a decoded model. Its tensors are read here, external ones through `external`.
@@ -98,19 +97,23 @@ impl Importer<'_> {
             return Err(GraphError::Limit { what: "levels of subgraphs", limit: self.limits.depth });
         }
         let error = |message: String| GraphError::Graph { graph: g.name.clone(), message };
-        if let Some(s) = g.sparse_initializer.first() {
-            let name = s.values.as_ref().map(|v| v.name.as_str()).unwrap_or_default();
-            return Err(error(format!("sparse initializer '{name}' is not supported; store it dense")));
-        }
         let outputs: usize = g.node.iter().map(|n| n.output.len()).sum();
-        self.count_values(g.initializer.len() + g.input.len() + outputs)?;
+        self.count_values(g.initializer.len() + g.sparse_initializer.len() + g.input.len() + outputs)?;
         self.scopes.push(Scope::default());
+        let mut constants = Vec::with_capacity(g.initializer.len());
         for t in &g.initializer {
-            let tensor = tensor_from_proto(t, self.external, &mut self.budget)?;
+            constants.push((t.name.clone(), self.tensor(t)?));
+        }
+        for s in &g.sparse_initializer {
+            let name = s.values.as_ref().map(|v| v.name.clone()).unwrap_or_default();
+            let tensor = dense(s, self.external, &mut self.budget)?;
+            constants.push((name, tensor));
+        }
+        for (name, tensor) in constants {
             let scope = self.scope();
-            let id = scope.graph.add_constant(t.name.clone(), tensor);
-            if scope.names.insert(t.name.clone(), id).is_some() {
-                return Err(error(format!("initializer '{}' is given twice", t.name)));
+            let id = scope.graph.add_constant(name.clone(), tensor);
+            if scope.names.insert(name.clone(), id).is_some() {
+                return Err(error(format!("initializer '{name}' is given twice")));
             }
         }
         for input in &g.input {
@@ -139,9 +142,10 @@ impl Importer<'_> {
             let scope = self.scope();
             if let Some(&id) = scope.names.get(&info.name) {
                 let known = &mut scope.graph.values[id.0 as usize];
-                let Value { dtype, shape, .. } = value(info).map_err(error)?;
+                let Value { dtype, shape, container, .. } = value(info).map_err(error)?;
                 known.dtype = known.dtype.or(dtype);
                 known.shape = known.shape.take().or(shape);
+                known.container = known.container.take().or(container);
             }
         }
         for n in &g.node {
@@ -275,10 +279,19 @@ impl Importer<'_> {
             AttributeType::Graphs => Attr::Graphs(
                 a.graphs.iter().map(|g| self.graph(g, depth + 1)).collect::<Result<_, GraphError>>()?,
             ),
-            AttributeType::SparseTensor | AttributeType::SparseTensors => {
-                return Err(AttrError::Kind("a sparse tensor"));
+            AttributeType::SparseTensor => match &a.sparse_tensor {
+                Some(s) => Attr::Tensor(dense(s, self.external, &mut self.budget)?),
+                None => return Ok(None),
+            },
+            AttributeType::SparseTensors => {
+                let all = a.sparse_tensors.iter().map(|s| dense(s, self.external, &mut self.budget));
+                Attr::Tensors(all.collect::<Result<_, GraphError>>()?)
             }
-            AttributeType::TypeProto | AttributeType::TypeProtos => return Err(AttrError::Kind("a type")),
+            AttributeType::TypeProto => match &a.tp {
+                Some(t) => Attr::Type(type_from_proto(t).map_err(AttrError::Kind)?),
+                None => return Ok(None),
+            },
+            AttributeType::TypeProtos => return Err(AttrError::Kind("a list of types")),
             AttributeType::Undefined => return Ok(None),
         }))
     }
@@ -306,6 +319,8 @@ fn guess(a: &AttributeProto) -> AttributeType {
         _ if !a.floats.is_empty() => Floats,
         _ if !a.strings.is_empty() => Strings,
         _ if a.t.is_some() => Tensor,
+        _ if a.tp.is_some() => TypeProto,
+        _ if a.sparse_tensor.is_some() => SparseTensor,
         _ if a.g.is_some() => Graph,
         _ if a.s.is_some() => String,
         _ if a.f.is_some() => Float,
@@ -317,7 +332,7 @@ fn constant(attrs: &BTreeMap<String, Attr>) -> Result<Tensor, String> {
     let text = |v: &[u8]| String::from_utf8(v.to_vec()).map_err(|_| "the constant is not UTF-8".to_owned());
     let Some((name, attr)) = attrs.iter().next() else { return Err("a Constant without a value".into()) };
     Ok(match (name.as_str(), attr) {
-        ("value", Attr::Tensor(t)) => t.clone(),
+        ("value" | "sparse_value", Attr::Tensor(t)) => t.clone(),
         ("value_int", Attr::Int(v)) => Tensor::scalar(*v),
         ("value_ints", Attr::Ints(v)) => Tensor::vector(v.clone()),
         ("value_float", Attr::Float(v)) => Tensor::scalar(*v),
@@ -328,30 +343,6 @@ fn constant(attrs: &BTreeMap<String, Attr>) -> Result<Tensor, String> {
         }
         _ => return Err(format!("a Constant of kind '{name}' is not supported")),
     })
-}
-
-fn value(info: &ValueInfoProto) -> Result<Value, String> {
-    let name = info.name.clone();
-    let kind = match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
-        None => return Ok(Value { name, ..Value::default() }),
-        Some(TypeValue::Tensor(t)) => {
-            let shape = t.shape.as_ref().map(|s| s.dim.iter().map(dim).collect());
-            return Ok(Value { name, dtype: DType::from_onnx(t.elem_type), shape });
-        }
-        Some(TypeValue::Sequence(_)) => "a sequence",
-        Some(TypeValue::Map(_)) => "a map",
-        Some(TypeValue::SparseTensor(_)) => "a sparse tensor",
-        Some(TypeValue::Optional(_)) => "an optional",
-    };
-    Err(format!("'{name}' is {kind}; only tensors are supported"))
-}
-
-fn dim(d: &Dimension) -> Dim {
-    match &d.value {
-        Some(DimensionValue::Value(n)) => usize::try_from(*n).map_or(Dim::Unknown, Dim::Known),
-        Some(DimensionValue::Param(p)) if !p.is_empty() => Dim::Symbol(p.clone()),
-        _ => Dim::Unknown,
-    }
 }
 
 /// Puts the nodes in topological order, keeping the file's order where it is one.

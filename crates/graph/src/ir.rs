@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 
 use isobit_tensor::{DType, Tensor};
 
@@ -49,6 +50,44 @@ pub struct Value {
     pub dtype: Option<DType>,
     /// Extents, where declared or inferred.
     pub shape: Option<Vec<Dim>>,
+    /// Its type where it is declared and no tensor; element type and extents are then unknown.
+    pub container: Option<Type>,
+}
+
+/// A type of values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Type {
+    /// A tensor.
+    Tensor {
+        /// Element type, where declared.
+        dtype: Option<DType>,
+        /// Extents, where declared.
+        shape: Option<Vec<Dim>>,
+    },
+    /// Values of one type, in order.
+    Sequence(Box<Type>),
+    /// A value or none.
+    Optional(Box<Type>),
+    /// Values by key.
+    Map {
+        /// Type of the keys.
+        key: DType,
+        /// Type of the values.
+        value: Box<Type>,
+    },
+}
+
+impl fmt::Display for Type {
+    /// As ONNX writes types: `seq(tensor(float32))`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Type::Tensor { dtype: Some(dtype), .. } => write!(f, "tensor({dtype})"),
+            Type::Tensor { dtype: None, .. } => f.write_str("tensor(?)"),
+            Type::Sequence(t) => write!(f, "seq({t})"),
+            Type::Optional(t) => write!(f, "optional({t})"),
+            Type::Map { key, value } => write!(f, "map({key},{value})"),
+        }
+    }
 }
 
 /// One extent of a declared shape.
@@ -93,7 +132,12 @@ pub enum Attr {
     Strings(Vec<Vec<u8>>),
     Tensors(Vec<Tensor>),
     Graphs(Vec<Graph>),
+    Type(Type),
 }
+
+/// Operators whose results differ from call to call.
+const RANDOM: &[&str] =
+    &["RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"];
 
 impl Graph {
     /// The value with this id.
@@ -111,16 +155,35 @@ impl Graph {
     /// Adds a constant and returns its value.
     pub fn add_constant(&mut self, name: impl Into<String>, tensor: Tensor) -> ValueId {
         let shape = tensor.shape().iter().map(|&d| Dim::Known(d)).collect();
-        let id = self.add_value(Value { name: name.into(), dtype: Some(tensor.dtype()), shape: Some(shape) });
+        let id = self.add_value(Value {
+            name: name.into(),
+            dtype: Some(tensor.dtype()),
+            shape: Some(shape),
+            container: None,
+        });
         self.initializers.insert(id, tensor);
         id
     }
 }
 
 impl Node {
+    /// Whether two runs of the node on the same operands may differ: it, or a node of its bodies, draws.
+    pub fn is_random(&self) -> bool {
+        let op = self.op.as_str();
+        let draws =
+            self.domain.is_empty() && (RANDOM.contains(&op) || op == "Dropout" && self.inputs.len() > 2);
+        draws || bodies(self).any(|b| b.nodes.iter().any(Node::is_random))
+    }
+
     /// `domain::op`, or just the operator for `ai.onnx`.
     pub fn qualified(&self) -> String {
         if self.domain.is_empty() { self.op.clone() } else { format!("{}::{}", self.domain, self.op) }
+    }
+
+    /// The values of its own graph that the node's bodies use.
+    pub fn captured(&self) -> impl Iterator<Item = ValueId> + Clone + '_ {
+        let bodies = self.attrs.values().flat_map(attr_bodies);
+        bodies.flat_map(|b| b.captures.iter().map(|&(_, from)| from))
     }
 }
 

@@ -21,6 +21,8 @@ mod import;
 mod ir;
 mod json;
 mod object;
+mod sparse;
+mod types;
 mod upgrade;
 mod validate;
 
@@ -28,6 +30,6 @@ pub use canonical::canonicalize;
 pub use error::GraphError;
 pub use export::{export, export_external};
 pub use import::import;
-pub use ir::{Attr, Dim, Graph, Model, Node, Value, ValueId};
+pub use ir::{Attr, Dim, Graph, Model, Node, Type, Value, ValueId};
 pub use object::{Manifest, ModelObject, PROFILE, Part, from_onnx_bytes, open};
 pub use upgrade::{NEWEST_OPSET, PINNED_IR_VERSION, PINNED_OPSET, upgrade};

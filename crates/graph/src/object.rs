@@ -204,6 +204,9 @@ fn signature(graph: &Graph, values: &[ValueId]) -> Json {
             };
             Json::Array(s.iter().map(dim).collect())
         };
+        if let Some(container) = &value.container {
+            return Json::object([("name", Json::text(&value.name)), ("type", Json::text(container))]);
+        }
         Json::object([
             ("name", Json::text(&value.name)),
             ("dtype", Json::text(value.dtype.map_or("?", |d| d.name()))),

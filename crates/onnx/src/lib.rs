@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod data;
 mod error;
 mod external;
 mod limits;
@@ -22,6 +23,7 @@ use std::path::Path;
 
 use prost::Message;
 
+pub use data::datum_from_bytes;
 pub use error::OnnxError;
 pub use external::{External, Folder, Memory, NoExternal};
 pub use limits::Limits;

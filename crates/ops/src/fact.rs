@@ -1,4 +1,4 @@
-use isobit_tensor::{DType, Tensor, numel};
+use isobit_tensor::{DType, Datum, Tensor, numel};
 
 /// What is known of a value before anything runs.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -35,6 +35,14 @@ impl Fact {
     /// A constant.
     pub fn constant(tensor: Tensor) -> Self {
         Self { value: Some(tensor.clone()), ..Self::fixed(tensor.dtype(), tensor.shape()) }
+    }
+
+    /// What is known of a value at hand, for the meter: a container counts as a row of its items.
+    pub fn of(datum: &Datum) -> Self {
+        match datum {
+            Datum::Tensor(t) => Self::fixed(t.dtype(), t.shape()),
+            other => Self::new(None, Some(vec![Some(other.items())])),
+        }
     }
 
     /// The extents where all are known.

@@ -27,7 +27,7 @@ impl Memory {
     }
 
     /// The number of elements of `shape`, if a buffer for them is within the bound.
-    pub(crate) fn check<T>(&self, shape: &[usize]) -> Result<usize, OpError> {
+    pub fn check<T>(&self, shape: &[usize]) -> Result<usize, OpError> {
         numel(shape).filter(|n| n.saturating_mul(size_of::<T>()) <= self.max_bytes).ok_or_else(|| {
             let limit = self.max_bytes;
             OpError::new(Code::LimitExceeded, format!("a result of shape {shape:?} exceeds {limit} bytes"))

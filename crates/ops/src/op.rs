@@ -1,5 +1,5 @@
 use isobit_kernels::Exec;
-use isobit_tensor::{Element, Tensor};
+use isobit_tensor::{Datum, Element, Tensor};
 
 use crate::{Fact, Memory, OpError};
 
@@ -17,8 +17,20 @@ pub trait Op: Send + Sync {
         outputs.iter().map(|f| f.numel().unwrap_or(0) as u64).fold(0, u64::saturating_add)
     }
 
-    /// Computes the results, one for each output the node declares, in order.
-    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError>;
+    /// Computes the results, one for each output the node declares, in order. An operator whose
+    /// operands and results are tensors has this; the runtime calls [`Op::run_any`].
+    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let tensor = |d: Datum| {
+            d.into_tensor().map_err(|d| OpError::input(format!("{} where a tensor is expected", d.kind())))
+        };
+        self.run_any(ctx, inputs)?.into_iter().map(tensor).collect()
+    }
+
+    /// As [`Op::run`]; an operator on sequences, optionals or maps has this instead.
+    fn run_any(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Datum>, OpError> {
+        inputs.all_tensors()?;
+        Ok(self.run(ctx, inputs)?.into_iter().map(Datum::Tensor).collect())
+    }
 }
 
 /// What a run may use besides its operands.
@@ -30,19 +42,34 @@ pub struct RunCtx<'a> {
     pub memory: &'a Memory,
     /// The job's seed: the only source of randomness.
     pub seed: u64,
-    /// Index of the step in the canonical graph: the stream of a random operator.
+    /// The stream of a random operator: the step's index in the canonical graph; in the body of a
+    /// control-flow operator plus 2^32 for each run of a body that began before, its own included.
     pub step: u64,
 }
 
 /// The operands of one run. They are owned: an operand that nobody else needs any more can be taken
 /// and its buffer reused for the result ([`Inputs::take`], then [`Tensor::try_unique`]).
 #[derive(Debug, Default)]
-pub struct Inputs(Vec<Option<Tensor>>);
+pub struct Inputs(Vec<Option<Datum>>);
 
 impl Inputs {
-    /// Operands in the node's order.
+    /// Operands in the node's order, all of them tensors.
     pub fn new(tensors: Vec<Option<Tensor>>) -> Self {
-        Self(tensors)
+        Self(tensors.into_iter().map(|t| t.map(Datum::Tensor)).collect())
+    }
+
+    /// Operands in the node's order, of any kind.
+    pub fn of_data(data: Vec<Option<Datum>>) -> Self {
+        Self(data)
+    }
+
+    fn all_tensors(&self) -> Result<(), OpError> {
+        let other = self.0.iter().flatten().position(|d| d.as_tensor().is_none());
+        let kind = other.and_then(|i| Some((i, self.0.iter().flatten().nth(i)?.kind())));
+        match kind {
+            Some((i, kind)) => Err(OpError::input(format!("input {i} is {kind}; a tensor is expected"))),
+            None => Ok(()),
+        }
     }
 
     /// How many operand positions there are, empty ones included.
@@ -55,14 +82,24 @@ impl Inputs {
         self.0.is_empty()
     }
 
+    /// Operand `i` of any kind, where given.
+    pub fn datum(&self, i: usize) -> Option<&Datum> {
+        self.0.get(i).and_then(Option::as_ref)
+    }
+
+    /// Takes operand `i` of any kind out, where given.
+    pub fn take_datum(&mut self, i: usize) -> Option<Datum> {
+        self.0.get_mut(i).and_then(Option::take)
+    }
+
     /// Operand `i`, which must be there.
     pub fn get(&self, i: usize) -> Result<&Tensor, OpError> {
         self.opt(i).ok_or_else(|| OpError::input(format!("input {i} is missing")))
     }
 
-    /// Operand `i`, where given.
+    /// Operand `i`, where given and a tensor.
     pub fn opt(&self, i: usize) -> Option<&Tensor> {
-        self.0.get(i).and_then(Option::as_ref)
+        self.datum(i).and_then(Datum::as_tensor)
     }
 
     /// Takes operand `i` out, which must be there.
@@ -70,9 +107,12 @@ impl Inputs {
         self.take_opt(i).ok_or_else(|| OpError::input(format!("input {i} is missing")))
     }
 
-    /// Takes operand `i` out, where given.
+    /// Takes operand `i` out, where given and a tensor.
     pub fn take_opt(&mut self, i: usize) -> Option<Tensor> {
-        self.0.get_mut(i).and_then(Option::take)
+        match self.0.get_mut(i) {
+            Some(slot @ Some(Datum::Tensor(_))) => slot.take().and_then(|d| d.into_tensor().ok()),
+            _ => None,
+        }
     }
 
     /// The elements of operand `i`, which must be there and of type `T`.

@@ -62,6 +62,8 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::attention::FAMILY,
     crate::rotary::FAMILY,
     crate::quantize::FAMILY,
+    crate::sequence::FAMILY,
+    crate::split_sequence::FAMILY,
 ];
 
 /// Every operator, family by family.

@@ -1,5 +1,5 @@
 //! Operators that look at or change a shape alone: Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze,
-//! Expand, Identity. All but Expand move no element.
+//! Expand. All but Expand move no element.
 
 use isobit_tensor::{DType, Element, Tensor, with_data};
 
@@ -13,7 +13,6 @@ pub(crate) static FAMILY: &[OpDef] = &[
         ctx.one(ShapeOf { start: ctx.int("start", 0)?, end: ctx.int("end", i64::MAX)? })
     }),
     OpDef::onnx("Size", 23, |ctx| ctx.one(Size)),
-    OpDef::onnx("Identity", 23, |ctx| ctx.one(Identity)),
     OpDef::onnx("Expand", 13, |ctx| ctx.one(Expand)),
     OpDef::onnx("Reshape", 23, reshape),
     OpDef::onnx("Flatten", 23, |ctx| ctx.one(View::Flatten { axis: ctx.int("axis", 1)? })),
@@ -64,18 +63,6 @@ impl Op for Size {
 
     fn run(&self, _: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         Ok(vec![Tensor::scalar(inputs.get(0)?.len() as i64)])
-    }
-}
-
-struct Identity;
-
-impl Op for Identity {
-    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        Ok(vec![fact(inputs, 0).clone()])
-    }
-
-    fn run(&self, _: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        Ok(vec![inputs.take(0)?])
     }
 }
 

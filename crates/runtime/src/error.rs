@@ -90,11 +90,21 @@ pub enum RunError {
         /// Why.
         source: OpError,
     },
-    /// The metered cost is above the limit.
-    #[error("metered cost exceeds the limit of {limit} units")]
-    Cost {
-        /// The limit, in units.
+    /// A limit of the run is reached.
+    #[error("the run exceeds its limit of {limit} {what}")]
+    Limit {
+        /// What was counted.
+        what: &'static str,
+        /// How much is allowed.
         limit: u64,
+    },
+    /// An output is no tensor, and the caller asked for tensors.
+    #[error("output '{name}' is {kind}; only models whose outputs are tensors can be run here")]
+    Output {
+        /// Output name.
+        name: String,
+        /// What it is.
+        kind: &'static str,
     },
 }
 
@@ -104,7 +114,8 @@ impl RunError {
         match self {
             RunError::Input { .. } => Code::InvalidInput,
             RunError::Op { source, .. } => source.code,
-            RunError::Cost { .. } => Code::LimitExceeded,
+            RunError::Limit { .. } => Code::LimitExceeded,
+            RunError::Output { .. } => Code::UnsupportedType,
         }
     }
 }

@@ -1,9 +1,11 @@
 use std::collections::BTreeMap;
 
-use isobit_graph::{Dim, Graph, Model, Node, ValueId};
-use isobit_kernels::KernelSet;
-use isobit_ops::{BuildCtx, Code, Fact, Op, OpError, find};
+use isobit_graph::{Dim, Graph, Model, ValueId};
+use isobit_kernels::{Exec, KernelSet, Serial};
+use isobit_ops::{Fact, OpError};
 use isobit_tensor::Tensor;
+
+use crate::program::{Step, build};
 
 /// Results of constants up to this many elements are computed during inference, so that shapes that
 /// are computed from shapes become known.
@@ -32,83 +34,84 @@ impl Inference {
 /// Never fails: what does not fit is listed, and everything after it is unknown.
 pub fn infer(model: &Model, dims: &BTreeMap<String, usize>) -> Inference {
     let graph = &model.graph;
-    let mut ops = Vec::with_capacity(graph.nodes.len());
+    let exec = Exec::new(KernelSet::Scalar, &Serial);
+    let constant = |v: ValueId| graph.initializers.get(&v).cloned();
+    let mut steps = Vec::with_capacity(graph.nodes.len());
     let mut errors = Vec::new();
     for (step, node) in graph.nodes.iter().enumerate() {
-        let constants = node
-            .inputs
-            .iter()
-            .map(|v| v.and_then(|v| graph.initializers.get(&v)).cloned())
-            .collect::<Vec<_>>();
-        match build(node, &constants, KernelSet::Scalar) {
-            Ok(op) => ops.push(Some(op)),
+        let constants = node.inputs.iter().map(|v| v.and_then(constant)).collect::<Vec<_>>();
+        match build(node, &constants, &constant, exec) {
+            Ok(built) => steps.push(Some(built)),
             Err(e) => {
                 errors.push((step, e));
-                ops.push(None);
+                steps.push(None);
             }
         }
     }
-    let ops: Vec<Option<&dyn Op>> = ops.iter().map(Option::as_deref).collect();
+    let steps: Vec<Option<&Step>> = steps.iter().map(Option::as_ref).collect();
     let inputs = graph.inputs.iter().map(|&v| declared(graph, v, dims)).collect();
-    let mut inference = propagate(graph, &ops, inputs);
+    let mut inference = propagate(graph, &steps, inputs, Vec::new(), &|_| None);
     errors.append(&mut inference.errors);
     errors.sort_by_key(|(step, _)| *step);
     Inference { errors, ..inference }
 }
 
-/// Propagates facts of the graph inputs through operators that are already built.
-pub(crate) fn propagate(graph: &Graph, ops: &[Option<&dyn Op>], inputs: Vec<Fact>) -> Inference {
+/// Propagates facts of the graph inputs, and of what the graph captures, through steps that are already built.
+/// `known` are constants besides the initializers.
+pub(crate) fn propagate(
+    graph: &Graph,
+    steps: &[Option<&Step>],
+    inputs: Vec<Fact>,
+    captured: Vec<Fact>,
+    known: &dyn Fn(ValueId) -> Option<Tensor>,
+) -> Inference {
     let mut facts = vec![Fact::unknown(); graph.values.len()];
     for (&value, tensor) in &graph.initializers {
-        let mut fact = Fact::fixed(tensor.dtype(), tensor.shape());
-        if tensor.len() <= FOLD_ELEMENTS {
-            fact.value = Some(tensor.clone());
-        }
-        facts[value.0 as usize] = fact;
+        facts[value.0 as usize] = constant(tensor);
     }
-    for (&value, fact) in graph.inputs.iter().zip(inputs) {
+    let captures = graph.captures.iter().map(|(inner, _)| inner);
+    for (&value, fact) in graph.inputs.iter().zip(inputs).chain(captures.zip(captured)) {
         facts[value.0 as usize] = fact;
     }
     let mut costs = Vec::with_capacity(graph.nodes.len());
     let mut errors = Vec::new();
-    for (step, (node, op)) in graph.nodes.iter().zip(ops).enumerate() {
+    for (step, (node, built)) in graph.nodes.iter().zip(steps).enumerate() {
         let operands: Vec<Option<Fact>> =
             node.inputs.iter().map(|v| v.map(|v| facts[v.0 as usize].clone())).collect();
-        let results = match op.map(|op| (op, op.infer(&operands))) {
-            Some((op, Ok(results))) => {
-                let known = operands.iter().flatten().chain(&results).all(|f| f.known_shape().is_some());
-                costs.push(known.then(|| op.cost(&operands, &results)));
-                results
-            }
-            Some((_, Err(e))) => {
-                errors.push((step, e));
-                costs.push(None);
-                Vec::new()
-            }
-            None => {
-                costs.push(None);
-                Vec::new()
-            }
+        let results = match built {
+            None => Ok(Vec::new()),
+            Some(Step::Op(op)) => op.infer(&operands),
+            Some(Step::Control(c)) => c.infer(&operands, &|v| facts[v.0 as usize].clone()),
         };
+        let results = results.unwrap_or_else(|e| {
+            errors.push((step, e));
+            Vec::new()
+        });
+        let all_known = operands.iter().flatten().chain(&results).all(|f| f.known_shape().is_some());
+        costs.push(match built {
+            Some(Step::Op(op)) if all_known && results.len() == node.outputs.len() => {
+                Some(op.cost(&operands, &results))
+            }
+            _ => None,
+        });
         for (value, fact) in node.outputs.iter().zip(results) {
             if let Some(value) = value {
-                facts[value.0 as usize] = fact;
+                facts[value.0 as usize] = match known(*value) {
+                    Some(tensor) => constant(&tensor),
+                    None => fact,
+                };
             }
         }
     }
     Inference { facts, costs, errors }
 }
 
-/// Builds the operator of `node`.
-pub(crate) fn build(
-    node: &Node,
-    constants: &[Option<Tensor>],
-    set: KernelSet,
-) -> Result<Box<dyn Op>, OpError> {
-    let def = find(&node.domain, &node.op).ok_or_else(|| {
-        OpError::new(Code::UnsupportedOperator, format!("operator {} is not implemented", node.qualified()))
-    })?;
-    (def.build)(&BuildCtx { node, constants, set })
+fn constant(tensor: &Tensor) -> Fact {
+    let mut fact = Fact::fixed(tensor.dtype(), tensor.shape());
+    if tensor.len() <= FOLD_ELEMENTS {
+        fact.value = Some(tensor.clone());
+    }
+    fact
 }
 
 fn declared(graph: &Graph, value: ValueId, dims: &BTreeMap<String, usize>) -> Fact {

@@ -21,15 +21,22 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod control;
 mod error;
 mod infer;
+mod meter;
+mod options;
 mod plan;
 mod pool;
+mod program;
 mod session;
+mod signature;
 
 pub use check::{Issue, check};
+pub use control::OPERATORS as CONTROL_FLOW;
 pub use error::{LoadError, NodeRef, RunError};
 pub use infer::{Inference, infer};
 pub use isobit_kernels::KernelSet;
+pub use options::{DataResult, Limits, Options, RunOptions, RunResult, StepTime};
 pub use pool::Pool;
-pub use session::{Limits, Options, RunOptions, RunResult, Session, StepTime};
+pub use session::Session;

@@ -19,14 +19,17 @@
 
 mod buf;
 mod canonical;
+mod datum;
 mod dtype;
 mod error;
 mod hash;
+mod pieces;
 mod shape;
 mod small;
 mod tensor;
 
 pub use buf::Buf;
+pub use datum::{Datum, Map};
 pub use dtype::{DType, Element};
 pub use error::TensorError;
 pub use half::{bf16, f16};

@@ -141,7 +141,8 @@ mod tests {
 
     fn graph() -> Graph {
         let mut g = Graph::default();
-        let x = g.add_value(Value { name: "x".into(), dtype: Some(DType::F32), shape: None });
+        let x =
+            g.add_value(Value { name: "x".into(), dtype: Some(DType::F32), shape: None, ..Value::default() });
         g.inputs.push(x);
         g
     }

@@ -1,0 +1,279 @@
+//! A graph made ready to run: its operators built, what is constant computed, last uses known. The model's
+//! graph is one, and so is every body of control flow.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use isobit_graph::{Graph, Node, ValueId};
+use isobit_kernels::{Exec, KernelSet};
+use isobit_ops::{BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, RunCtx, find};
+use isobit_tensor::{Datum, Tensor};
+
+use crate::control::Control;
+use crate::meter::{Run, Stop, Timed};
+use crate::plan::{Disorder, Plan};
+
+/// Most bytes of a result that is computed at load.
+const FOLDED_BYTES: usize = 1 << 30;
+
+/// One step of a graph.
+pub(crate) enum Step {
+    /// An operator.
+    Op(Box<dyn Op>),
+    /// Control flow: it runs bodies.
+    Control(Box<Control>),
+}
+
+pub(crate) struct Program {
+    pub(crate) graph: Graph,
+    pub(crate) steps: Vec<Step>,
+    /// Results of steps whose operands are all constant, computed once.
+    folded: BTreeMap<ValueId, Tensor>,
+    /// For each step that was folded, its metered cost: a run is charged for it all the same.
+    folded_costs: Vec<Option<u64>>,
+    plan: Plan,
+}
+
+/// Why a graph cannot be made ready.
+#[derive(Debug)]
+pub(crate) enum BuildError {
+    Disorder(Disorder),
+    Step { step: usize, error: OpError },
+}
+
+impl BuildError {
+    /// As an error of the step that the graph is a body of.
+    pub(crate) fn in_body(self, body: &Graph) -> OpError {
+        match self {
+            BuildError::Disorder(Disorder::NoOutput(name)) => {
+                OpError::input(format!("output '{name}' of its body is never computed"))
+            }
+            BuildError::Disorder(Disorder::Undefined { step, .. }) => {
+                OpError::input(format!("step {step} of its body uses a value that is not defined before it"))
+            }
+            BuildError::Step { step, error } => Stop::Step { step, error }.in_body(body, 0).into_error(),
+        }
+    }
+}
+
+/// The step of `node`.
+pub(crate) fn build(
+    node: &Node,
+    constants: &[Option<Tensor>],
+    outer: &dyn Fn(ValueId) -> Option<Tensor>,
+    exec: Exec<'_>,
+) -> Result<Step, OpError> {
+    if let Some(control) = Control::build(node, outer, exec)? {
+        return Ok(Step::Control(Box::new(control)));
+    }
+    let def = find(&node.domain, &node.op).ok_or_else(|| {
+        OpError::new(Code::UnsupportedOperator, format!("operator {} is not implemented", node.qualified()))
+    })?;
+    let set: KernelSet = exec.set();
+    Ok(Step::Op((def.build)(&BuildCtx { node, constants, set })?))
+}
+
+impl Program {
+    /// Makes a graph ready. `outer` knows the constants among the values of the enclosing graph.
+    pub(crate) fn build(
+        mut graph: Graph,
+        outer: &dyn Fn(ValueId) -> Option<Tensor>,
+        exec: Exec<'_>,
+    ) -> Result<Self, BuildError> {
+        let constants = &mut graph.initializers;
+        graph.captures.retain(|&(inner, from)| match outer(from) {
+            Some(tensor) => constants.insert(inner, tensor).is_some(),
+            None => true,
+        });
+        let plan = Plan::new(&graph).map_err(BuildError::Disorder)?;
+        let n = graph.nodes.len();
+        let mut program = Self {
+            graph,
+            steps: Vec::with_capacity(n),
+            folded: BTreeMap::new(),
+            folded_costs: Vec::with_capacity(n),
+            plan,
+        };
+        for step in 0..n {
+            program.prepare(step, exec).map_err(|error| BuildError::Step { step, error })?;
+        }
+        Ok(program)
+    }
+
+    /// The content of a value, where it is constant.
+    pub(crate) fn constant(&self, v: ValueId) -> Option<&Tensor> {
+        self.graph.initializers.get(&v).or_else(|| self.folded.get(&v))
+    }
+
+    /// Builds a step and, where all its operands are constant, runs it.
+    fn prepare(&mut self, step: usize, exec: Exec<'_>) -> Result<(), OpError> {
+        let node = &self.graph.nodes[step];
+        let constants: Vec<Option<Tensor>> =
+            node.inputs.iter().map(|v| v.and_then(|v| self.constant(v)).cloned()).collect();
+        let built = build(node, &constants, &|v| self.constant(v).cloned(), exec)?;
+        let folded = match &built {
+            Step::Op(op) => fold_step(node, &**op, constants, exec),
+            Step::Control(_) => None,
+        };
+        let cost = folded.map(|(results, cost)| {
+            for (v, tensor) in node.outputs.iter().zip(results) {
+                self.folded.extend(v.map(|v| (v, tensor)));
+            }
+            cost
+        });
+        self.steps.push(built);
+        self.folded_costs.push(cost);
+        Ok(())
+    }
+
+    /// Runs the graph on its inputs, and on what it captures, both in its order.
+    pub(crate) fn run(
+        &self,
+        run: &mut Run<'_>,
+        inputs: Vec<Datum>,
+        captured: Vec<Datum>,
+    ) -> Result<Vec<Datum>, Stop> {
+        let graph = &self.graph;
+        let mut values: Vec<Option<Datum>> = vec![None; graph.values.len()];
+        let captures = graph.captures.iter().map(|(inner, _)| inner);
+        for (v, datum) in graph.inputs.iter().zip(inputs).chain(captures.zip(captured)) {
+            values[v.0 as usize] = Some(datum);
+        }
+        // Only what this graph computes counts as held by it.
+        let mut own = vec![false; graph.values.len()];
+        let stream = if run.depth == 0 { 0 } else { run.iterations << 32 };
+        for step in 0..graph.nodes.len() {
+            run.step()?;
+            let before = run.cost;
+            let start = (run.profile && run.depth == 0).then(Instant::now);
+            if let Some(cost) = self.folded_costs[step] {
+                run.charge(cost)?;
+                continue;
+            }
+            let results = self.step(step, run, &mut values, &own, stream)?;
+            if let Some(start) = start {
+                run.times.push(Timed { step, time: start.elapsed(), cost: run.cost - before });
+            }
+            for (v, datum) in graph.nodes[step].outputs.iter().zip(results) {
+                if let Some(v) = v {
+                    run.hold(&datum)?;
+                    own[v.0 as usize] = true;
+                    values[v.0 as usize] = Some(datum);
+                }
+            }
+            for v in &self.plan.frees[step] {
+                if let Some(datum) = values[v.0 as usize].take().filter(|_| own[v.0 as usize]) {
+                    run.release(&datum);
+                }
+            }
+        }
+        let outputs = graph.outputs.iter().map(|&v| self.lookup(v, &values)).collect();
+        for (datum, _) in values.iter().zip(own).filter(|(_, own)| *own) {
+            datum.iter().for_each(|d| run.release(d));
+        }
+        Ok(outputs)
+    }
+
+    /// A value that is known to be defined.
+    fn lookup(&self, v: ValueId, values: &[Option<Datum>]) -> Datum {
+        let computed = values[v.0 as usize].clone();
+        computed
+            .or_else(|| self.constant(v).cloned().map(Datum::Tensor))
+            .expect("the plan checked that every value is defined before it is used")
+    }
+
+    fn step(
+        &self,
+        step: usize,
+        run: &mut Run<'_>,
+        values: &mut [Option<Datum>],
+        own: &[bool],
+        stream: u64,
+    ) -> Result<Vec<Datum>, Stop> {
+        let node = &self.graph.nodes[step];
+        let at = |error: OpError| Stop::Step { step, error };
+        let operands = self.operands(step, run, values, own);
+        let results = match &self.steps[step] {
+            Step::Control(control) => {
+                run.charge(1)?;
+                control.run(run, step, operands, &|v| self.lookup(v, values))?
+            }
+            Step::Op(op) => {
+                let operands = Inputs::of_data(operands);
+                let facts = (run.metered || run.profile).then(|| operand_facts(&operands));
+                if let (true, Some(facts)) = (run.metered, &facts) {
+                    // Shapes depend on values here: what the step will cost is known once it is reached,
+                    // as far as its result shapes follow from its operands.
+                    let results = op.infer(facts).map_err(at)?;
+                    run.affords(op.cost(facts, &results))?;
+                }
+                let ctx = RunCtx {
+                    exec: run.exec,
+                    memory: run.memory,
+                    seed: run.seed,
+                    step: stream.wrapping_add(step as u64),
+                };
+                let results = op.run_any(&ctx, operands).map_err(at)?;
+                if let Some(facts) = facts {
+                    let produced: Vec<Fact> = results.iter().map(Fact::of).collect();
+                    run.charge(op.cost(&facts, &produced))?;
+                }
+                results
+            }
+        };
+        assert_eq!(results.len(), node.outputs.len(), "{} returned a wrong number of results", node.op);
+        Ok(results)
+    }
+
+    /// The operands of a step; one that nobody needs afterwards is moved out of `values`.
+    fn operands(
+        &self,
+        step: usize,
+        run: &mut Run<'_>,
+        values: &mut [Option<Datum>],
+        own: &[bool],
+    ) -> Vec<Option<Datum>> {
+        let node = &self.graph.nodes[step];
+        let into_container = node.op.starts_with("Sequence") || node.op == "Optional";
+        node.inputs
+            .iter()
+            .zip(&self.plan.last[step])
+            .map(|(v, &last)| {
+                let v = (*v)?;
+                let slot = &mut values[v.0 as usize];
+                let value = if last { slot.take() } else { slot.clone() };
+                if let Some(datum) = value.as_ref().filter(|_| last && own[v.0 as usize] && !into_container) {
+                    run.release(datum);
+                }
+                value.or_else(|| self.constant(v).cloned().map(Datum::Tensor))
+            })
+            .collect()
+    }
+}
+
+/// Results and cost of a step whose operands are all constant. A step that fails is left to the run, which then
+/// fails in its place; one without operands may be random.
+fn fold_step(
+    node: &Node,
+    op: &dyn Op,
+    operands: Vec<Option<Tensor>>,
+    exec: Exec<'_>,
+) -> Option<(Vec<Tensor>, u64)> {
+    let known = |(v, t): (&Option<ValueId>, &Option<Tensor>)| v.is_none() || t.is_some();
+    let constant = !operands.is_empty() && node.inputs.iter().zip(&operands).all(known);
+    if !constant || node.is_random() {
+        return None;
+    }
+    let operands = Inputs::new(operands);
+    let facts = operand_facts(&operands);
+    let memory = Memory::new(FOLDED_BYTES);
+    let results = op.run_any(&RunCtx { exec, memory: &memory, seed: 0, step: 0 }, operands).ok()?;
+    let produced: Vec<Fact> = results.iter().map(Fact::of).collect();
+    let cost = op.cost(&facts, &produced);
+    let tensors = results.into_iter().map(|d| d.into_tensor().ok()).collect::<Option<Vec<_>>>()?;
+    Some((tensors, cost))
+}
+
+fn operand_facts(operands: &Inputs) -> Vec<Option<Fact>> {
+    (0..operands.len()).map(|i| operands.datum(i).map(Fact::of)).collect()
+}
