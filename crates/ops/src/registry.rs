@@ -64,6 +64,11 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::quantize::FAMILY,
     crate::sequence::FAMILY,
     crate::split_sequence::FAMILY,
+    crate::loss::FAMILY,
+    crate::nms::FAMILY,
+    crate::crop::FAMILY,
+    crate::col2im::FAMILY,
+    crate::det::FAMILY,
 ];
 
 /// Every operator, family by family.

@@ -80,6 +80,12 @@ impl Op for Softmax {
     }
 }
 
+/// Log-softmax of an f32 or f64 tensor along `axis`.
+pub(crate) fn log_softmax(ctx: &RunCtx<'_>, x: Tensor, axis: i64) -> Result<Tensor, OpError> {
+    let mut results = Softmax { kind: Kind::Log, axis }.run(ctx, Inputs::new(vec![Some(x)]))?;
+    results.pop().ok_or_else(|| OpError::input("no result"))
+}
+
 fn rows<T: Number>(t: Tensor, width: usize, f: impl Fn(&mut [T])) -> Result<Tensor, OpError> {
     let shape = t.shape().to_vec();
     let mut x = t.into_vec::<T>()?;
