@@ -199,3 +199,12 @@ pub(crate) fn attr_bodies(attr: &Attr) -> &[Graph] {
         _ => &[],
     }
 }
+
+/// As [`attr_bodies`], to change them.
+pub(crate) fn attr_bodies_mut(attr: &mut Attr) -> &mut [Graph] {
+    match attr {
+        Attr::Graph(g) => std::slice::from_mut(&mut **g),
+        Attr::Graphs(gs) => gs,
+        _ => &mut [],
+    }
+}

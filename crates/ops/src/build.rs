@@ -93,6 +93,15 @@ impl<'a> BuildCtx<'a> {
         Ok(self.opt_str(name)?.unwrap_or(default))
     }
 
+    /// A string attribute that names one of `choices`; the first is its default.
+    pub(crate) fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> Result<T, OpError> {
+        let given = self.opt_str(name)?.unwrap_or(choices[0].0);
+        choices.iter().find(|(text, _)| *text == given).map(|(_, v)| *v).ok_or_else(|| {
+            let accepted: Vec<_> = choices.iter().map(|(text, _)| *text).collect();
+            OpError::attribute(format!("{name} '{given}'; accepted: {}", accepted.join(", ")))
+        })
+    }
+
     /// A list of integers, where given.
     pub fn opt_ints(&self, name: &str) -> Result<Option<&'a [i64]>, OpError> {
         self.typed(name, "a list of ints", |a| match a {

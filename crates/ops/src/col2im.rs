@@ -61,7 +61,9 @@ impl Col2Im {
                 let room = image[i].checked_add(pads[i]).and_then(|d| d.checked_add(pads[n + i]));
                 let blocks = match (reach, room) {
                     (Some(reach), Some(room)) if reach <= room => (room - reach) / strides[i] + 1,
-                    _ => return Err(OpError::shape(format!("a block of {block:?} in an image of {image:?}"))),
+                    _ => {
+                        return Err(OpError::shape(format!("a block of {block:?} in an image of {image:?}")));
+                    }
                 };
                 let (stride, dilation) = (strides[i], dilations[i]);
                 Ok(Axis { image: image[i], kernel: block[i], stride, dilation, before: pads[i], blocks })
@@ -105,7 +107,10 @@ impl Op for Col2Im {
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.get(0)?;
         let &[n, rows, length] = x.shape() else {
-            return Err(OpError::shape(format!("an input of shape {:?}; it must be [N, C * block, L]", x.shape())));
+            return Err(OpError::shape(format!(
+                "an input of shape {:?}; it must be [N, C * block, L]",
+                x.shape()
+            )));
         };
         let axes = self.axes(&ints(inputs.get(1)?)?, &ints(inputs.get(2)?)?)?;
         let product = |f: fn(&Axis) -> usize| axes.iter().try_fold(1usize, |n, a| n.checked_mul(f(a)));

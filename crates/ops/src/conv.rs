@@ -21,7 +21,7 @@ fn groups(ctx: &BuildCtx<'_>) -> Result<usize, OpError> {
 }
 
 fn conv(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
-    ctx.one(Conv { window: Window::new(ctx)?, groups: groups(ctx)? })
+    ctx.one(Conv::new(ctx)?)
 }
 
 fn check(x: &Fact, w: &Fact) -> Result<Option<DType>, OpError> {
@@ -48,14 +48,23 @@ fn operands(inputs: &Inputs, filters: usize) -> Result<(&Tensor, &Tensor, Option
 }
 
 /// Conv in any number of spatial dimensions. Taps in the padding take part as +0.
-struct Conv {
+pub(crate) struct Conv {
     window: Window,
-    groups: usize,
+    pub(crate) groups: usize,
 }
 
 impl Conv {
+    /// The window and groups in the attributes.
+    pub(crate) fn new(ctx: &BuildCtx<'_>) -> Result<Self, OpError> {
+        Ok(Self { window: Window::new(ctx)?, groups: groups(ctx)? })
+    }
+
     /// The geometry, from extents that may be unknown.
-    fn geometry(&self, x: &[Option<usize>], w: &[Option<usize>]) -> Result<Option<Geometry>, OpError> {
+    pub(crate) fn geometry(
+        &self,
+        x: &[Option<usize>],
+        w: &[Option<usize>],
+    ) -> Result<Option<Geometry>, OpError> {
         if x.len() != w.len() || x.len() < 3 {
             return Err(OpError::shape(format!(
                 "an input of rank {} and weights of rank {}; both must be the same, 3 or more",

@@ -1,7 +1,7 @@
 //! Tensors from nothing or from numbers: Constant, ConstantOfShape, Range, EyeLike.
 
 use isobit_graph::Attr;
-use isobit_tensor::{DType, Element, Tensor};
+use isobit_tensor::{DType, Element, Tensor, bf16, f16};
 
 use crate::axes::{extents, fact, ints, known, known_ints};
 use crate::fold::fold;
@@ -80,13 +80,15 @@ impl Op for ConstantOfShape {
     }
 }
 
-/// Element `i` is `start + i * delta`: one product and one sum, each rounded.
+/// Element `i` is `start + i * delta`: one product and one sum, each rounded (in f32 for f16
+/// and bf16, which round once).
 struct Range;
 
 /// How many steps of `delta` fit before `limit`: exact for integers, in f64 for floats.
 trait Steps: Number {
     fn steps(start: Self, limit: Self, delta: Self) -> Option<usize>;
-    fn nth(i: usize) -> Self;
+    /// Element `i`.
+    fn element(start: Self, i: usize, delta: Self) -> Self;
 }
 
 macro_rules! steps {
@@ -100,26 +102,33 @@ macro_rules! steps {
                 let n = span / delta + i128::from(span % delta != 0 && (span < 0) == (delta < 0));
                 usize::try_from(n.max(0)).ok()
             }
-            fn nth(i: usize) -> Self { i as $t }
+            fn element(start: Self, i: usize, delta: Self) -> Self {
+                start.wrapping_add((i as $t).wrapping_mul(delta))
+            }
         }
     )*};
-    (float $($t:ty),*) => {$(
+    (float $($t:ty: $nth:expr),*) => {$(
         impl Steps for $t {
             fn steps(start: Self, limit: Self, delta: Self) -> Option<usize> {
-                let n = ((f64::from(limit) - f64::from(start)) / f64::from(delta)).ceil();
+                let n = ((limit.wide() - start.wide()) / delta.wide()).ceil();
                 // Saturates; a count that large is refused by the limit on memory.
-                (n.is_finite() && delta != 0.0).then_some(n as usize)
+                (n.is_finite() && delta.wide() != 0.0).then_some(n as usize)
             }
-            fn nth(i: usize) -> Self { i as $t }
+            fn element(start: Self, i: usize, delta: Self) -> Self { $nth(start, i, delta) }
         }
     )*};
 }
 steps!(int i16, i32, i64);
-steps!(float f32, f64);
+steps!(float
+    f32: |start, i, delta| start + i as f32 * delta,
+    f64: |start, i, delta| start + i as f64 * delta,
+    f16: |start: f16, i, delta: f16| f16::from_f32(start.to_f32() + i as f32 * delta.to_f32()),
+    bf16: |start: bf16, i, delta: bf16| bf16::from_f32(start.to_f32() + i as f32 * delta.to_f32()));
 
 macro_rules! range_type {
     ($dtype:expr, $t:ident => $body:expr) => {
-        typed!(@ $dtype, $t => $body, F32: f32, F64: f64, I16: i16, I32: i32, I64: i64)
+        typed!(@ $dtype, $t => $body, F32: f32, F64: f64, F16: f16, BF16: bf16,
+            I16: i16, I32: i32, I64: i64)
     };
 }
 
@@ -142,7 +151,7 @@ impl Op for Range {
             })?;
             let mut out = ctx.memory.alloc::<T>(&[n])?;
             for (i, o) in out.iter_mut().enumerate() {
-                *o = start.plus(T::nth(i).times(delta));
+                *o = T::element(start, i, delta);
             }
             Ok(Tensor::vector(out))
         }
@@ -156,12 +165,17 @@ struct EyeLike {
     k: i64,
 }
 
-/// The element type in an attribute, where given.
+/// The element type in the attribute `dtype`, where given.
 pub(crate) fn dtype_attr(ctx: &BuildCtx<'_>) -> Result<Option<DType>, OpError> {
-    let Some(code) = ctx.opt_int("dtype")? else { return Ok(None) };
+    dtype_attr_of(ctx, "dtype")
+}
+
+/// The element type in an attribute, where given.
+pub(crate) fn dtype_attr_of(ctx: &BuildCtx<'_>, name: &str) -> Result<Option<DType>, OpError> {
+    let Some(code) = ctx.opt_int(name)? else { return Ok(None) };
     let dtype = i32::try_from(code).ok().and_then(DType::from_onnx);
     let dtype =
-        dtype.ok_or_else(|| OpError::attribute(format!("dtype is {code}, which is no element type")))?;
+        dtype.ok_or_else(|| OpError::attribute(format!("{name} is {code}, which is no element type")))?;
     Tensor::zeros(dtype, &[0])?;
     Ok(Some(dtype))
 }

@@ -62,7 +62,8 @@ impl Op for CenterCropPad {
             let (run, [by_from, by_to]) = (walk.run_len(), walk.run_strides());
             walk.for_each(|[at, into]| {
                 for r in 0..run as isize {
-                    let (at, into) = (at.wrapping_add_signed(by_from * r), into.wrapping_add_signed(by_to * r));
+                    let (at, into) =
+                        (at.wrapping_add_signed(by_from * r), into.wrapping_add_signed(by_to * r));
                     out[into] = src[at].clone();
                 }
             });

@@ -83,7 +83,9 @@ impl Op for NonMaxSuppression {
         let (boxes, scores) = (inputs.get(0)?, inputs.get(1)?);
         let (&[batch, n, 4], &[batches, classes, m]) = (boxes.shape(), scores.shape()) else {
             let message = format!("boxes {:?} and scores {:?}", boxes.shape(), scores.shape());
-            return Err(OpError::shape(format!("{message}; they must be [N, boxes, 4] and [N, classes, boxes]")));
+            return Err(OpError::shape(format!(
+                "{message}; they must be [N, boxes, 4] and [N, classes, boxes]"
+            )));
         };
         if batch != batches || n != m {
             let message = format!("boxes {:?} and scores {:?} do not fit", boxes.shape(), scores.shape());
@@ -95,7 +97,8 @@ impl Op for NonMaxSuppression {
         let (boxes, scores) = (boxes.as_slice::<f32>()?, scores.as_slice::<f32>()?);
         let mut out: Vec<i64> = Vec::new();
         for b in 0..if most == 0 { 0 } else { batch } {
-            let corners: Vec<Corners> = boxes[b * n * 4..(b + 1) * n * 4].chunks_exact(4).map(|c| self.corners(c)).collect();
+            let corners: Vec<Corners> =
+                boxes[b * n * 4..(b + 1) * n * 4].chunks_exact(4).map(|c| self.corners(c)).collect();
             for class in 0..classes {
                 let at = (b * classes + class) * n;
                 for i in select(&corners, &scores[at..at + n], most, overlap, least) {

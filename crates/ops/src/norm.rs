@@ -11,7 +11,6 @@ use crate::broadcast::{Walk, broadcast, broadcast_strides, copy_strided};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
-    OpDef::onnx("BatchNormalization", 15, batch),
     OpDef::onnx("InstanceNormalization", 22, |ctx| group(ctx, false)),
     OpDef::onnx("GroupNormalization", 21, |ctx| group(ctx, true)),
     OpDef::onnx("LayerNormalization", 17, |ctx| rows(ctx, true)),
@@ -27,57 +26,6 @@ pub(crate) fn check(x: &Fact) -> Result<(), OpError> {
 
 fn cost(inputs: &[Option<Fact>], weight: u64) -> u64 {
     (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(weight)
-}
-
-fn batch(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
-    if ctx.flag("training_mode", false)? {
-        return Err(OpError::unsupported("training_mode is set; export the model for inference"));
-    }
-    ctx.one(Batch { epsilon: ctx.float("epsilon", 1e-5)? })
-}
-
-struct Batch {
-    epsilon: f32,
-}
-
-impl Op for Batch {
-    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        let x = fact(inputs, 0);
-        check(x)?;
-        Ok(vec![Fact::new(x.dtype, x.shape.clone())])
-    }
-
-    fn cost(&self, inputs: &[Option<Fact>], _: &[Fact]) -> u64 {
-        cost(inputs, 3)
-    }
-
-    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let x = inputs.take(0)?;
-        let shape = x.shape().to_vec();
-        bounded([&x])?;
-        if shape.len() < 2 {
-            return Err(OpError::shape(format!("an input of shape {shape:?}; it must be [N, C, ...]")));
-        }
-        let parameter = |i: usize| {
-            let t = inputs.get(i)?;
-            if t.len() != shape[1] {
-                return Err(OpError::shape(format!(
-                    "input {i} has {} elements for {} channels",
-                    t.len(),
-                    shape[1]
-                )));
-            }
-            widen(t)
-        };
-        let (scale, bias, mean, var) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
-        let inner = shape[2..].iter().product();
-        Ok(vec![through_f32(x, |x| {
-            if !x.is_empty() {
-                norm::batch_norm(ctx.exec, x, inner, self.epsilon, &scale, &bias, &mean, &var);
-            }
-            Ok(())
-        })?])
-    }
 }
 
 /// Each group's elements are normalised as by LayerNormalization, then scaled and shifted by channel:

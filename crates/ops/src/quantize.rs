@@ -30,13 +30,13 @@ fn range(to: DType) -> Result<(i64, i64), OpError> {
 }
 
 /// Rounds to nearest even, adds the zero point, saturates to the range of `to`; NaN counts as 0.
-fn saturate(x: f32, zero: i64, to: DType) -> Result<i64, OpError> {
+pub(crate) fn saturate(x: f32, zero: i64, to: DType) -> Result<i64, OpError> {
     let (low, high) = range(to)?;
     Ok((x.round_ties_even() as i64).saturating_add(zero).clamp(low, high))
 }
 
 /// The integers of a quantised tensor.
-fn wide(ctx: &RunCtx<'_>, t: &Tensor) -> Result<Vec<i64>, OpError> {
+pub(crate) fn wide(ctx: &RunCtx<'_>, t: &Tensor) -> Result<Vec<i64>, OpError> {
     if !t.dtype().is_int() {
         return Err(OpError::input(format!("a {} tensor where integers are quantised", t.dtype())));
     }

@@ -8,11 +8,13 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::cast::convert;
 use crate::number::Number;
+use crate::product::Product;
 use crate::{OpError, RunCtx};
 
 /// The type that an operator computes in.
 pub(crate) trait Real:
     Number
+    + Product
     + Add<Output = Self>
     + Sub<Output = Self>
     + Mul<Output = Self>
@@ -25,20 +27,20 @@ pub(crate) trait Real:
     fn fma(self, b: Self, c: Self) -> Self;
     /// The square root.
     fn root(self) -> Self;
-    /// The exponential.
-    fn exp(self) -> Self;
-    /// 1 / (1 + exp(-self)).
-    fn sigmoid(self) -> Self;
     /// self to the power of y.
     fn power(self, y: Self) -> Self;
     /// The largest whole number not above.
     fn down(self) -> Self;
+    /// The nearest whole number, ties to even.
+    fn nearest(self) -> Self;
+    /// A whole number as an integer; beyond the range the nearest, NaN 0.
+    fn whole(self) -> i64;
     /// The 32-lane sum.
     fn sum(elements: impl IntoIterator<Item = Self>) -> Self;
 }
 
 macro_rules! implement {
-    ($t:ty, $fma:path, $exp:path, $sigmoid:path, $pow:path, $sum:path) => {
+    ($t:ty, $fma:path, $pow:path, $sum:path) => {
         impl Real for $t {
             fn of(x: f64) -> Self {
                 x as $t
@@ -49,17 +51,17 @@ macro_rules! implement {
             fn root(self) -> Self {
                 self.sqrt()
             }
-            fn exp(self) -> Self {
-                $exp(self)
-            }
-            fn sigmoid(self) -> Self {
-                $sigmoid(self)
-            }
             fn power(self, y: Self) -> Self {
                 $pow(self, y)
             }
             fn down(self) -> Self {
                 self.floor()
+            }
+            fn nearest(self) -> Self {
+                self.round_ties_even()
+            }
+            fn whole(self) -> i64 {
+                self as i64
             }
             fn sum(elements: impl IntoIterator<Item = Self>) -> Self {
                 $sum(elements)
@@ -68,8 +70,8 @@ macro_rules! implement {
     };
 }
 
-implement!(f32, num::fma, num::exp, num::sigmoid, num::pow, num::sum);
-implement!(f64, num::fma64, num::exp64, num::sigmoid64, num::pow64, num::sum64);
+implement!(f32, num::fma, num::pow, num::sum);
+implement!(f64, num::fma64, num::pow64, num::sum64);
 
 /// Evaluates `$body`, a `Result`, with `$t` naming the type that a float tensor of `$dtype` is computed in.
 macro_rules! real {

@@ -60,23 +60,13 @@ struct Resize {
     extrapolation: f32,
 }
 
-fn choice<T: Copy>(ctx: &BuildCtx<'_>, name: &str, choices: &[(&str, T)]) -> Result<T, OpError> {
-    let given = ctx.opt_str(name)?.unwrap_or(choices[0].0);
-    choices.iter().find(|(text, _)| *text == given).map(|(_, v)| *v).ok_or_else(|| {
-        let accepted: Vec<_> = choices.iter().map(|(text, _)| *text).collect();
-        OpError::attribute(format!("{name} '{given}'; accepted: {}", accepted.join(", ")))
-    })
-}
-
 fn resize(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
     ctx.one(Resize {
-        mode: choice(
-            ctx,
+        mode: ctx.choice(
             "mode",
             &[("nearest", Mode::Nearest), ("linear", Mode::Linear), ("cubic", Mode::Cubic)],
         )?,
-        coordinates: choice(
-            ctx,
+        coordinates: ctx.choice(
             "coordinate_transformation_mode",
             &[
                 ("half_pixel", Coordinates::HalfPixel),
@@ -87,8 +77,7 @@ fn resize(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
                 ("tf_crop_and_resize", Coordinates::Crop),
             ],
         )?,
-        nearest: choice(
-            ctx,
+        nearest: ctx.choice(
             "nearest_mode",
             &[
                 ("round_prefer_floor", Nearest::PreferFloor),
@@ -97,8 +86,7 @@ fn resize(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
                 ("ceil", Nearest::Ceil),
             ],
         )?,
-        aspect: choice(
-            ctx,
+        aspect: ctx.choice(
             "keep_aspect_ratio_policy",
             &[
                 ("stretch", Aspect::Stretch),

@@ -1,12 +1,10 @@
-//! Convolutions through explicit matrices of windows: any number of spatial dimensions, forward and transposed, f32 and
-//! f64. One- and two-dimensional forward convolutions in f32 have a kernel of their own.
+//! Convolutions through explicit matrices of windows: any number of spatial dimensions, forward and transposed, f32,
+//! f64 and i32. One- and two-dimensional forward convolutions in f32 have a kernel of their own.
 
-use isobit_kernels::Exec;
-use isobit_kernels::gemm::{Bias, Epilogue, View, gemm};
-use isobit_numerics::chain64;
-use isobit_tensor::{DType, Element, Tensor};
+use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{floats, narrow};
+use crate::product::Product;
 use crate::window::Geometry;
 use crate::{OpError, RunCtx};
 
@@ -63,28 +61,6 @@ pub(crate) struct Taps<'a> {
     pub(crate) filters_first: bool,
 }
 
-/// An element type with a matrix product by the contraction rule.
-trait Real: Element + Copy + std::ops::AddAssign {
-    fn product(exec: Exec<'_>, m: usize, n: usize, k: usize, a: &[Self], b: &[Self], c: &mut [Self]);
-}
-
-impl Real for f32 {
-    fn product(exec: Exec<'_>, m: usize, n: usize, k: usize, a: &[f32], b: &[f32], c: &mut [f32]) {
-        let (a, b) = (View::row_major(a, k), View::row_major(b, n));
-        gemm(exec, m, n, k, a, b, c, n, &Epilogue { bias: Bias::None, ..Epilogue::default() });
-    }
-}
-
-impl Real for f64 {
-    fn product(_: Exec<'_>, _: usize, n: usize, k: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
-        for (i, row) in c.chunks_exact_mut(n).enumerate() {
-            for (j, c) in row.iter_mut().enumerate() {
-                *c = chain64(0.0, (0..k).map(|p| (a[i * k + p], b[p * n + j])));
-            }
-        }
-    }
-}
-
 /// Elements of a window matrix that is made at a time.
 const BLOCK: usize = 1 << 20;
 
@@ -107,7 +83,19 @@ impl Taps<'_> {
         narrow(x.dtype(), shape, out)
     }
 
-    fn typed<T: Real>(
+    /// As [`Taps::run`] on integers, which wrap.
+    pub(crate) fn run_ints(
+        &self,
+        ctx: &RunCtx<'_>,
+        axes: Vec<Vec<Axis>>,
+        x: &[i32],
+        w: &[i32],
+        shape: &[usize],
+    ) -> Result<Vec<i32>, OpError> {
+        self.typed::<i32>(ctx, &axes, x, w, None, shape)
+    }
+
+    fn typed<T: Product + std::ops::AddAssign>(
         &self,
         ctx: &RunCtx<'_>,
         axes: &[Vec<Axis>],
@@ -178,7 +166,7 @@ impl Taps<'_> {
     }
 
     /// The weights of group `g`, one filter a row, over (channel, tap).
-    fn weights<T: Real>(&self, w: &[T], g: usize, taps: &[usize], a: &mut [T]) {
+    fn weights<T: Product + std::ops::AddAssign>(&self, w: &[T], g: usize, taps: &[usize], a: &mut [T]) {
         let all: usize = self.kernel.iter().product();
         let k = self.channels * taps.len();
         for (m, row) in a.chunks_exact_mut(k.max(1)).enumerate() {
@@ -195,7 +183,7 @@ impl Taps<'_> {
     }
 
     /// Rows over (channel, tap), columns `start..start + columns` of the phase's outputs.
-    fn windows<T: Real>(
+    fn windows<T: Product + std::ops::AddAssign>(
         &self,
         phase: &[&Axis],
         start: usize,

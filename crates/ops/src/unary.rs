@@ -231,8 +231,8 @@ fn integer(f: Unary, t: &Tensor) -> Result<Tensor, OpError> {
 }
 
 /// x * sigmoid(alpha * x), each operation rounded; alpha of 1 is no multiplication.
-struct Swish {
-    alpha: f32,
+pub(crate) struct Swish {
+    pub(crate) alpha: f32,
 }
 
 fn any_float(t: DType) -> bool {

@@ -2,7 +2,7 @@
 
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
-use super::{Rewriter, norm, resize};
+use super::{Rewriter, norm, resize, scan};
 use crate::{Attr, Dim, GraphError, Node, ValueId};
 
 pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphError> {
@@ -61,7 +61,7 @@ pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         "MeanVarianceNormalization" if v < 9 => {
             return Err(r.error(&node, "across_channels and normalize_variance have no current form"));
         }
-        "Scan" if v < 9 => return Err(r.error(&node, "it has a batch axis; export with opset 9 or newer")),
+        "Scan" if v < 9 => return scan::batched(r, node),
         "RoiAlign" if v < 16 => {
             node.attrs
                 .entry("coordinate_transformation_mode".into())

@@ -1,9 +1,13 @@
 //! Opset upgrade: every operator in the form it has in the pinned operator set, so that operators are implemented
 //! once. Each rule keeps the result bit for bit: it restates, it never recomputes.
 
+mod flex_attention;
 mod forms;
+mod gradient;
 mod norm;
 mod resize;
+mod scan;
+mod splice;
 
 use std::collections::BTreeMap;
 
@@ -29,9 +33,7 @@ pub fn upgrade(model: &mut Model) -> Result<(), GraphError> {
             message: format!("opset {opset} of ai.onnx is not one of 1 to {NEWEST_OPSET}, those known here"),
         });
     }
-    if opset < PINNED_OPSET {
-        graph(&mut model.graph, opset)?;
-    }
+    graph(&mut model.graph, opset)?;
     let opset = opset.max(PINNED_OPSET);
     model.opsets.insert(String::new(), opset);
     model.ir_version = ir_version(opset);
@@ -65,10 +67,11 @@ fn graph(g: &mut Graph, opset: i64) -> Result<(), GraphError> {
                 _ => {}
             }
         }
-        if node.domain.is_empty() {
-            forms::upgrade(&mut rewriter, node)?;
-        } else {
-            rewriter.push(node);
+        match (node.domain.as_str(), node.op.as_str()) {
+            ("", _) if opset < PINNED_OPSET => forms::upgrade(&mut rewriter, node)?,
+            ("ai.onnx.preview", "FlexAttention") => flex_attention::flex_attention(&mut rewriter, node)?,
+            ("ai.onnx.preview.training", "Gradient") => gradient::gradient(&mut rewriter, &node)?,
+            _ => rewriter.push(node),
         }
     }
     Ok(())

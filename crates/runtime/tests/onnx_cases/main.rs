@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use archive::{Files, testdata};
 use compare::{Tolerance, compare};
-use isobit_graph::{GraphError, Model, from_onnx_bytes};
+use isobit_graph::{GraphError, Model, Node, from_onnx_bytes};
 use isobit_onnx::proto::{ModelProto, ValueInfoProto};
 use isobit_onnx::{Limits, datum_from_bytes};
 use isobit_ops::{Code, OpError, find};
@@ -22,16 +22,19 @@ use prost::Message as _;
 const CASES: [(&str, usize); 5] =
     [("light", 9), ("node", 1884), ("pytorch-converted", 82), ("pytorch-operator", 35), ("simple", 23)];
 
-/// Operators whose values no other implementation can reproduce: types and shapes are compared.
-const RANDOM: [&str; 5] =
-    ["Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniform", "RandomUniformLike"];
-
 /// Cases that no implementation of the profile can pass, and why.
-const EXCEPTIONS: [(&str, &str); 1] = [(
-    "node/test_attention_4d_causal_fp16_expanded",
-    "its values were made with every intermediate result of softmax rounded to float16; here an operator rounds \
-     once, and one element is 2 steps of float16 from the expected one where 1.92 are allowed",
-)];
+const EXCEPTIONS: [(&str, &str); 3] = [
+    (
+        "node/test_attention_4d_causal_fp16_expanded",
+        "its values were made with every intermediate result of softmax rounded to float16; here an operator rounds \
+         once, and one element is 2 steps of float16 from the expected one where 1.92 are allowed",
+    ),
+    ("node/test_dft_inverse", SINGLE_FFT),
+    ("node/test_dft_inverse_opset19", SINGLE_FFT),
+];
+
+const SINGLE_FFT: &str = "the standard's sum is 0 there and comes out as 0; the expected 1.9e-7 is the rounding error of the \
+                          single-precision FFT that made the values, more than the 1e-7 allowed";
 
 enum Outcome {
     Pass,
@@ -134,6 +137,14 @@ fn outcome(files: &Files) -> Outcome {
     }
 }
 
+/// Whether a Dropout's ratio is 0 or its training mode off, as far as the graph says.
+fn keeps_all(model: &Model, n: &Node) -> bool {
+    let constant =
+        |i: usize| n.inputs.get(i).copied().flatten().and_then(|v| model.graph.initializers.get(&v));
+    constant(1).is_some_and(|t| t.as_slice::<f32>().is_ok_and(|r| r == [0.0]))
+        || constant(2).is_some_and(|t| t.as_slice::<bool>().is_ok_and(|m| m == [false]))
+}
+
 fn run(model: &Model, files: &Files) -> Result<(), Outcome> {
     let refused = |node: String, e: OpError| match e.code {
         Code::UnsupportedOperator | Code::UnsupportedType => {
@@ -150,7 +161,9 @@ fn run(model: &Model, files: &Files) -> Result<(), Outcome> {
         RunError::Op { node, source } => refused(node.op, source),
         other => Outcome::Wrong(other.to_string()),
     })?;
-    let random = model.graph.nodes.iter().any(|n| RANDOM.contains(&n.op.as_str()));
+    // Dropout that keeps everything draws nothing.
+    let draws = |n: &Node| n.is_random() && !(n.op == "Dropout" && keeps_all(model, n));
+    let random = model.graph.nodes.iter().any(draws);
     let tolerance = Tolerance { values: !random, ..tolerance(files) };
     let proto = ModelProto::decode(&*files["model.onnx"]).unwrap();
     let declared = proto.graph.unwrap().output;
