@@ -40,6 +40,7 @@ mod loss;
 mod matmul;
 mod max_unpool;
 mod memory;
+mod ml;
 mod modulo;
 mod narrow;
 mod nms;

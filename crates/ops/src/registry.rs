@@ -86,6 +86,12 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::integer_conv::FAMILY,
     crate::optimizers::FAMILY,
     crate::batch_norm::FAMILY,
+    crate::ml::encode::FAMILY,
+    crate::ml::features::FAMILY,
+    crate::ml::linear::FAMILY,
+    crate::ml::maps::FAMILY,
+    crate::ml::svm::FAMILY,
+    crate::ml::trees::FAMILY,
 ];
 
 /// Every operator, family by family.
