@@ -32,6 +32,7 @@ mod fact;
 mod fold;
 mod gather;
 mod grid_sample;
+mod image;
 mod integer_conv;
 mod linear_attention;
 mod local_norm;

@@ -92,6 +92,7 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::ml::maps::FAMILY,
     crate::ml::svm::FAMILY,
     crate::ml::trees::FAMILY,
+    crate::image::FAMILY,
 ];
 
 /// Every operator, family by family.
