@@ -58,7 +58,8 @@ impl Op for ImageDecoder {
         let file = inputs.slice::<u8>(0)?;
         let most = file.len().saturating_mul(EXPANSION);
         let room = |width: usize, height: usize| {
-            let n = width.checked_mul(height).and_then(|n| n.checked_mul(16)).filter(|&n| n <= most.max(1 << 16));
+            let n =
+                width.checked_mul(height).and_then(|n| n.checked_mul(16)).filter(|&n| n <= most.max(1 << 16));
             n.is_some_and(|n| ctx.memory.check::<u8>(&[n]).is_ok())
         };
         let pixels = decode(file, &room).unwrap_or(Pixels { width: 0, height: 0, rgb: Vec::new() });
@@ -100,7 +101,8 @@ fn by_library(file: &[u8], room: &dyn Fn(usize, usize) -> bool) -> Option<Pixels
     }
     let mut reader = ImageReader::with_format(Cursor::new(file), format);
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some((u64::from(width) * u64::from(height)).saturating_mul(16).saturating_add(1 << 20));
+    limits.max_alloc =
+        Some((u64::from(width) * u64::from(height)).saturating_mul(16).saturating_add(1 << 20));
     reader.limits(limits);
     Some(pixels(&reader.decode().ok()?))
 }
@@ -133,7 +135,9 @@ fn tiff(file: &[u8], room: &dyn Fn(usize, usize) -> bool) -> Option<Pixels> {
     let bytes: Vec<u8> = match decoder.read_image().ok()? {
         DecodingResult::U8(v) => v,
         // The nearest of 256 levels.
-        DecodingResult::U16(v) => v.into_iter().map(|v| ((u32::from(v) * 255 + 32_767) / 65_535) as u8).collect(),
+        DecodingResult::U16(v) => {
+            v.into_iter().map(|v| ((u32::from(v) * 255 + 32_767) / 65_535) as u8).collect()
+        }
         _ => return None,
     };
     interleaved(&bytes, samples, width, height)
@@ -154,7 +158,8 @@ fn interleaved(bytes: &[u8], samples: usize, width: usize, height: usize) -> Opt
     if bytes.len() != width.checked_mul(height)?.checked_mul(samples)? {
         return None;
     }
-    let rgb = bytes.chunks_exact(samples).flat_map(|p| if samples < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] });
+    let rgb =
+        bytes.chunks_exact(samples).flat_map(|p| if samples < 3 { [p[0]; 3] } else { [p[0], p[1], p[2]] });
     Some(Pixels { width, height, rgb: rgb.collect() })
 }
 
@@ -165,7 +170,15 @@ mod tests {
     #[test]
     fn what_is_no_image_gives_none() {
         let room = |_: usize, _: usize| true;
-        for file in [&b""[..], b"\xff\xd8", b"\xff\xd8\xff\xe0\0\x10JFIF", b"II*\0", b"BM", b"P6 9 9 255\n", b"\x89PNG\r\n\x1a\n"] {
+        for file in [
+            &b""[..],
+            b"\xff\xd8",
+            b"\xff\xd8\xff\xe0\0\x10JFIF",
+            b"II*\0",
+            b"BM",
+            b"P6 9 9 255\n",
+            b"\x89PNG\r\n\x1a\n",
+        ] {
             assert!(decode(file, &room).is_none(), "{file:?}");
         }
         let grey = decode(b"P5 2 1 255\n\x07\xff", &room).unwrap();

@@ -182,7 +182,7 @@ impl Op for Imputer {
     }
 }
 
-/// Each row divided by its largest magnitude, 32-lane sum of magnitudes, or root of the 32-lane sum of squares; a divisor
+/// Each row divided by its largest element, 32-lane sum of magnitudes, or root of the 32-lane sum of squares; a divisor
 /// of 0 leaves it.
 #[derive(Clone, Copy)]
 enum Normalizer {
@@ -210,7 +210,7 @@ impl Op for Normalizer {
         let mut data = floats(ctx, x)?;
         for row in data.chunks_exact_mut(width.max(1)) {
             let divisor = match self {
-                Normalizer::Max => row.iter().fold(0.0, |m, v| max(m, v.abs())),
+                Normalizer::Max => row.iter().copied().fold(f32::NEG_INFINITY, max),
                 Normalizer::L1 => sum_abs(row.iter().copied()),
                 Normalizer::L2 => sum_squares(row.iter().copied()).sqrt(),
             };

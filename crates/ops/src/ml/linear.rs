@@ -90,7 +90,7 @@ impl Op for Linear {
 }
 
 /// The class of the greatest score, the first of equal ones. A single score s stands for the second of two classes when it
-/// is above 0 (0.5 after a transform); the scores are then 1 - s and s, after the transform.
+/// is above 0; the scores are then 1 - s and s after the transform, which for SOFTMAX and SOFTMAX_ZERO is none.
 struct Classifier {
     scores: Scores,
     post: Post,
@@ -129,7 +129,9 @@ impl Op for Classifier {
             return Ok(vec![self.labels.of(&classes), Tensor::new(&[n, has], y)?]);
         }
         let classes: Vec<i64> = y.iter().map(|&s| (s > 0.0).into()).collect();
-        self.post.apply(ctx.exec, &mut y, 1);
+        if !matches!(self.post, Post::Softmax | Post::SoftmaxZero) {
+            self.post.apply(ctx.exec, &mut y, 1);
+        }
         let both = y.iter().flat_map(|&s| [1.0 - s, s]).collect();
         Ok(vec![self.labels.of(&classes), Tensor::new(&[n, 2], both)?])
     }

@@ -162,7 +162,6 @@ struct Classifier {
     linear: Option<Vectors>,
     rho: Vec<f32>,
     probabilities: Option<(Vec<f32>, Vec<f32>)>,
-    positive: bool,
     labels: Labels,
     post: Post,
 }
@@ -231,7 +230,6 @@ fn classifier(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
             linear,
             rho,
             probabilities,
-            positive: coefficients.iter().all(|&c| c >= 0.0),
             labels,
             post: Post::named(ctx)?,
         },
@@ -331,17 +329,9 @@ impl Classifier {
         }
         let by = votes.as_ref().unwrap_or(&scores);
         let best = (1..by.len()).fold(0, |best, i| if by[i] > by[best] { i } else { best });
-        let mut class = best as i64;
-        let lone = self.rho.len() == 1;
-        if lone && k == 2 && self.probabilities.is_none() && self.positive && by[best] >= 0.5 {
-            class = 1;
-        }
-        if lone && k != 2 {
-            class = if by[best] > 0.0 { 1 } else { 0 };
-        }
         match scores[..] {
             // Two classes and a score between them.
-            [s] if lone && k == 2 => {
+            [s] if k == 2 => {
                 scores = if self.post == Post::Probit { vec![s] } else { vec![-s, s] };
                 let width = scores.len();
                 self.post.apply(ctx.exec, &mut scores, width);
@@ -351,7 +341,7 @@ impl Classifier {
                 self.post.apply(ctx.exec, &mut scores, width);
             }
         }
-        (class, scores)
+        (best as i64, scores)
     }
 
     /// Scores of a row.

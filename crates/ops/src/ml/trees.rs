@@ -152,7 +152,7 @@ fn legacy(ctx: &BuildCtx<'_>, votes: &str) -> Result<Box<dyn Op>, OpError> {
             let weights = numbers(ctx, "class_weights")?.unwrap_or_default();
             let ids = ctx.opt_ints("class_ids")?.unwrap_or_default();
             let single = ids.iter().all(|i| Some(i) == ids.first()).then(|| ids.first().copied()).flatten();
-            let lone = single.filter(|_| labels.len() == 2).and_then(|i| usize::try_from(i).ok());
+            let lone = labels.len() == 2 && single == Some(0);
             let positive = weights.iter().all(|&w| w >= 0.0);
             ctx.at_most(2, Classifier { scores, post, labels, lone, positive })
         }
@@ -378,15 +378,15 @@ impl Op for Regressor {
     }
 }
 
-/// The class of the greatest score, the first of equal ones. Where only one of two classes is ever voted for, its score s
-/// decides: above 0.5, or above 0 where weights may be negative, it is the second class; the scores are then 1 - s and
-/// s, or -s and s before the transform.
+/// The class of the greatest score, the first of equal ones. Where all votes are for the first of two classes, its score s is
+/// that of the second: above 0.5, or above 0 where weights may be negative, it is the second class. The scores are then, for
+/// LOGISTIC, those of -s and s; else 1 - s and s, or -s and s where weights may be negative, without a transform.
 struct Classifier {
     scores: Either,
     post: Post,
     labels: Labels,
-    /// The only class of two that has votes.
-    lone: Option<usize>,
+    /// Whether only the first of two classes has votes.
+    lone: bool,
     positive: bool,
 }
 
@@ -410,8 +410,7 @@ impl Op for Classifier {
             Either::Single(s) => self.decide(s.run(ctx, x)?),
             Either::Double(s) => self.decide(s.run(ctx, x)?),
         };
-        let plain = self.lone.is_some() && self.positive;
-        if !plain {
+        if !self.lone || self.post == Post::Logistic {
             self.post.apply(ctx.exec, &mut scores, self.labels.len());
         }
         Ok(vec![self.labels.of(&classes), Tensor::new(&[n, self.labels.len()], scores)?])
@@ -426,14 +425,15 @@ impl Classifier {
         let mut out = Vec::with_capacity(scores.len());
         for row in scores.chunks_exact(width.max(1)) {
             match self.lone {
-                Some(class) => {
-                    let s = row[class];
+                true => {
+                    let s = row[0];
                     let limit = if self.positive { T::of(0.5) } else { T::ZERO };
                     classes.push((s > limit).into());
-                    let other = if self.positive { T::ONE - s } else { -s };
+                    let rest = self.positive && self.post != Post::Logistic;
+                    let other = if rest { T::ONE - s } else { -s };
                     out.extend([other, s].map(|s| s.wide() as f32));
                 }
-                None => {
+                false => {
                     let better = |best: usize, i: usize| if row[i] > row[best] { i } else { best };
                     classes.push((1..row.len()).fold(0, better) as i64);
                     out.extend(row.iter().map(|s| s.wide() as f32));

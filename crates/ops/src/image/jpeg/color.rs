@@ -28,7 +28,8 @@ fn space(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Space {
 }
 
 pub(super) fn pixels(frame: &Frame, planes: &[Plane], jfif: bool, adobe: Option<u8>) -> Option<Pixels> {
-    let full: Vec<Vec<u8>> = frame.components.iter().zip(planes).map(|(c, p)| upsample(frame, c, p)).collect();
+    let full: Vec<Vec<u8>> =
+        frame.components.iter().zip(planes).map(|(c, p)| upsample(frame, c, p)).collect();
     let space = space(frame, jfif, adobe);
     let at = |i: usize, k: usize| full[k][i];
     let rgb = (0..frame.width * frame.height).flat_map(|i| match space {

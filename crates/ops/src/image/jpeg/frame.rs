@@ -35,8 +35,14 @@ pub(super) struct Plane {
 
 pub(super) fn frame(segment: &[u8], progressive: bool, room: &dyn Fn(usize, usize) -> bool) -> Option<Frame> {
     let [8, h1, h0, w1, w0, n, rest @ ..] = segment else { return None };
-    let (height, width) = (usize::from(u16::from_be_bytes([*h1, *h0])), usize::from(u16::from_be_bytes([*w1, *w0])));
-    if width == 0 || height == 0 || !matches!(n, 1 | 3 | 4) || rest.len() != 3 * usize::from(*n) || !room(width, height) {
+    let (height, width) =
+        (usize::from(u16::from_be_bytes([*h1, *h0])), usize::from(u16::from_be_bytes([*w1, *w0])));
+    if width == 0
+        || height == 0
+        || !matches!(n, 1 | 3 | 4)
+        || rest.len() != 3 * usize::from(*n)
+        || !room(width, height)
+    {
         return None;
     }
     let factors: Vec<[usize; 4]> = rest

@@ -8,7 +8,8 @@ const PASS: u32 = 2;
 pub(super) fn idct(block: &[i16], steps: &[u16; 64]) -> [u8; 64] {
     let mut columns = [0i64; 64];
     for x in 0..8 {
-        let input: [i64; 8] = std::array::from_fn(|y| i64::from(block[8 * y + x]) * i64::from(steps[8 * y + x]));
+        let input: [i64; 8] =
+            std::array::from_fn(|y| i64::from(block[8 * y + x]) * i64::from(steps[8 * y + x]));
         let output = line(input, HALF - PASS);
         (0..8).for_each(|y| columns[8 * y + x] = output[y]);
     }
@@ -33,12 +34,8 @@ fn line(i: [i64; 8], shift: u32) -> [i64; 8] {
     let z2 = (i[5] + i[3]) * -20_995;
     let z3 = (i[7] + i[3]) * -16_069 + z5;
     let z4 = (i[5] + i[1]) * -3196 + z5;
-    let odd = [
-        i[1] * 12_299 + z1 + z4,
-        i[3] * 25_172 + z2 + z3,
-        i[5] * 16_819 + z2 + z4,
-        i[7] * 2446 + z1 + z3,
-    ];
+    let odd =
+        [i[1] * 12_299 + z1 + z4, i[3] * 25_172 + z2 + z3, i[5] * 16_819 + z2 + z4, i[7] * 2446 + z1 + z3];
     let round = |v: i64| (v + (1 << (shift - 1))) >> shift;
     std::array::from_fn(|n| if n < 4 { round(even[n] + odd[n]) } else { round(even[7 - n] - odd[7 - n]) })
 }
@@ -61,7 +58,9 @@ mod tests {
                 for v in 0..8 {
                     for u in 0..8 {
                         let c = |k: usize| if k == 0 { 0.5f64.sqrt() } else { 1.0 };
-                        let cos = |n: usize, k: usize| isobit_numerics::cos64((2 * n + 1) as f64 * k as f64 * pi / 16.0);
+                        let cos = |n: usize, k: usize| {
+                            isobit_numerics::cos64((2 * n + 1) as f64 * k as f64 * pi / 16.0)
+                        };
                         sum += c(u) * c(v) * f64::from(block[8 * v + u]) * 3.0 * cos(x, u) * cos(y, v) / 4.0;
                     }
                 }

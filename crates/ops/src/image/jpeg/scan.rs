@@ -43,8 +43,10 @@ pub(super) fn scan(header: &[u8], data: &[u8], state: &State, frame: &mut Frame)
         progressive: frame.progressive,
     };
     let whole = (part.first, part.last, approximation) == (0, 63, 0);
-    let band = part.first <= part.last && part.last < 64 && part.low < 14 && (part.first > 0) != (part.last == 0);
-    if !(1..=4).contains(&n) || !(if part.progressive { band && (part.first == 0 || n == 1) } else { whole }) {
+    let band =
+        part.first <= part.last && part.last < 64 && part.low < 14 && (part.first > 0) != (part.last == 0);
+    if !(1..=4).contains(&n) || !(if part.progressive { band && (part.first == 0 || n == 1) } else { whole })
+    {
         return None;
     }
     let mut bits = Bits::new(data);
@@ -83,7 +85,14 @@ fn at(c: &mut Component, x: usize, y: usize) -> Option<&mut [i16]> {
 
 type Tables<'a> = (Option<&'a Table>, Option<&'a Table>);
 
-fn block(bits: &mut Bits<'_>, part: &Part, (dc, ac): Tables<'_>, run: &mut Run, slot: usize, out: &mut [i16]) -> Option<()> {
+fn block(
+    bits: &mut Bits<'_>,
+    part: &Part,
+    (dc, ac): Tables<'_>,
+    run: &mut Run,
+    slot: usize,
+    out: &mut [i16],
+) -> Option<()> {
     if part.first == 0 {
         if part.refined {
             out[0] |= (bits.bit()? << part.low) as i16;

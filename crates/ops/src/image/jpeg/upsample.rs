@@ -21,7 +21,9 @@ pub(super) fn upsample(frame: &Frame, c: &Component, plane: &Plane) -> Vec<u8> {
         let line: Vec<u8> = match (across, down) {
             (1, 1) => near.to_vec(),
             (2, 1) if c.width > 2 => wide(near),
-            (1, 2) => near.iter().zip(far).map(|(&n, &f)| mix(n, f, if y % 2 == 0 { 1 } else { 2 })).collect(),
+            (1, 2) => {
+                near.iter().zip(far).map(|(&n, &f)| mix(n, f, if y % 2 == 0 { 1 } else { 2 })).collect()
+            }
             (2, 2) if c.width > 2 => both(near, far),
             _ => near.iter().flat_map(|&v| std::iter::repeat_n(v, across)).collect(),
         };
