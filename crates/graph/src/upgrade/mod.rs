@@ -4,6 +4,7 @@
 mod flex_attention;
 mod forms;
 mod gradient;
+mod microsoft;
 mod norm;
 mod resize;
 mod scan;
@@ -68,9 +69,14 @@ fn graph(g: &mut Graph, opset: i64) -> Result<(), GraphError> {
             }
         }
         match (node.domain.as_str(), node.op.as_str()) {
-            ("", _) if opset < PINNED_OPSET => forms::upgrade(&mut rewriter, node)?,
+            ("", op) if opset < PINNED_OPSET && op != "SimplifiedLayerNormalization" => {
+                forms::upgrade(&mut rewriter, node)?
+            }
             ("ai.onnx.preview", "FlexAttention") => flex_attention::flex_attention(&mut rewriter, node)?,
             ("ai.onnx.preview.training", "Gradient") => gradient::gradient(&mut rewriter, &node)?,
+            ("com.microsoft", _) | ("", "SimplifiedLayerNormalization") => {
+                microsoft::restate(&mut rewriter, node)?
+            }
             _ => rewriter.push(node),
         }
     }

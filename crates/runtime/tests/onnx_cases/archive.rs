@@ -1,4 +1,4 @@
-//! The cases in the archive, unpacked in memory.
+//! The cases in the archives, unpacked in memory.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -14,9 +14,16 @@ pub(crate) fn testdata(name: &str) -> PathBuf {
 /// Every case by folder and name, e.g. `node/test_abs`. The models of `light` are files beside one another; each
 /// becomes a case of its own.
 pub(crate) fn read() -> BTreeMap<String, Files> {
-    let file = std::fs::File::open(testdata("onnx-conformance-1.23.2.tar.zst")).unwrap();
+    let mut cases = BTreeMap::new();
+    for archive in ["onnx-conformance-1.23.2.tar.zst", "peer-cases.tar.zst"] {
+        unpack(archive, &mut cases);
+    }
+    cases
+}
+
+fn unpack(archive: &str, cases: &mut BTreeMap<String, Files>) {
+    let file = std::fs::File::open(testdata(archive)).unwrap();
     let tar = ruzstd::decoding::StreamingDecoder::new(std::io::BufReader::new(file)).unwrap();
-    let mut cases: BTreeMap<String, Files> = BTreeMap::new();
     for entry in tar::Archive::new(tar).entries().unwrap() {
         let mut entry = entry.unwrap();
         if !entry.header().entry_type().is_file() {
@@ -39,5 +46,4 @@ pub(crate) fn read() -> BTreeMap<String, Files> {
         entry.read_to_end(&mut bytes).unwrap();
         cases.entry(case).or_default().insert(file, bytes);
     }
-    cases
 }

@@ -18,9 +18,17 @@ use isobit_runtime::{CONTROL_FLOW, LoadError, Options, RunError, RunOptions, Ses
 use isobit_tensor::{Datum, Tensor};
 use prost::Message as _;
 
-/// Cases by folder.
-const CASES: [(&str, usize); 5] =
-    [("light", 9), ("node", 1884), ("pytorch-converted", 82), ("pytorch-operator", 35), ("simple", 23)];
+/// Cases by folder; `image`, `microsoft` and `ml` are those of other implementations (`testdata/peer-cases.py`).
+const CASES: [(&str, usize); 8] = [
+    ("image", 110),
+    ("light", 9),
+    ("microsoft", 51),
+    ("ml", 94),
+    ("node", 1884),
+    ("pytorch-converted", 82),
+    ("pytorch-operator", 35),
+    ("simple", 23),
+];
 
 /// Cases that no implementation of the profile can pass, and why.
 const EXCEPTIONS: [(&str, &str); 3] = [

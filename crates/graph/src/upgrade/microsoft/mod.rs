@@ -1,0 +1,188 @@
+//! Operators of `com.microsoft`, which exporters and ONNX Runtime's optimizer write, restated in those of the standard: what
+//! they compute is by definition what these graphs compute.
+
+mod attention;
+mod dense;
+mod norm;
+mod quantized;
+
+use std::collections::BTreeMap;
+
+use isobit_tensor::Tensor;
+
+use super::Rewriter;
+use crate::{Attr, GraphError, Node, ValueId};
+
+/// Restates `node`, where it is one that is known here.
+pub(super) fn restate(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphError> {
+    let c = &mut Call {
+        r,
+        inputs: std::mem::take(&mut node.inputs),
+        attrs: std::mem::take(&mut node.attrs),
+        node,
+    };
+    match c.node.op.as_str() {
+        // The same under another name.
+        "Gelu" | "QuantizeLinear" | "DequantizeLinear" | "GatherND" | "Unique" | "Trilu" | "Range" => {
+            c.renamed()
+        }
+        "ExpandDims" => {
+            c.renamed();
+            c.node.op = "Unsqueeze".into();
+        }
+        "FastGelu" => return dense::gelu(c, true),
+        "BiasGelu" => return dense::gelu(c, false),
+        "QuickGelu" => return dense::quick_gelu(c),
+        "BiasAdd" => return dense::bias_add(c),
+        "BiasSplitGelu" => return dense::bias_split_gelu(c),
+        "BiasDropout" => return dense::bias_dropout(c),
+        "FusedMatMul" | "TransposeMatMul" => return dense::fused_matmul(c),
+        "FusedGemm" => return dense::activated(c, "Gemm"),
+        "FusedConv" => return dense::activated(c, "Conv"),
+        "NhwcMaxPool" => return dense::nhwc_max_pool(c),
+        "MatMulNBits" => return quantized::matmul_bits(c),
+        "LayerNormalization" => c.renamed(),
+        "SimplifiedLayerNormalization" => return norm::simplified(c),
+        "SkipLayerNormalization" => return norm::skip(c, "LayerNormalization"),
+        "SkipSimplifiedLayerNormalization" => return norm::skip(c, "RMSNormalization"),
+        "EmbedLayerNormalization" => return norm::embed(c),
+        "RotaryEmbedding" => return attention::rotary(c),
+        "MultiHeadAttention" => return attention::multi_head(c),
+        "Attention" => return attention::packed(c),
+        "GroupQueryAttention" => return attention::group_query(c),
+        "DynamicQuantizeMatMul" => return quantized::dynamic_matmul(c),
+        "MatMulIntegerToFloat" => return quantized::integer_matmul(c),
+        "QLinearAdd" => return quantized::binary(c, "Add"),
+        "QLinearMul" => return quantized::binary(c, "Mul"),
+        "QLinearSigmoid" => return quantized::unary(c, "Sigmoid"),
+        "QLinearLeakyRelu" => return quantized::unary(c, "LeakyRelu"),
+        "QLinearSoftmax" => return quantized::softmax(c),
+        "QLinearAveragePool" => return quantized::pool(c, "AveragePool"),
+        "QLinearGlobalAveragePool" => return quantized::pool(c, "GlobalAveragePool"),
+        "QLinearConcat" => return quantized::concat(c),
+        _ => {}
+    }
+    c.push_as_is();
+    Ok(())
+}
+
+/// The node that is restated.
+struct Call<'c, 'g> {
+    r: &'c mut Rewriter<'g>,
+    inputs: Vec<Option<ValueId>>,
+    attrs: BTreeMap<String, Attr>,
+    /// Name, operator and results.
+    node: Node,
+}
+
+impl Call<'_, '_> {
+    fn renamed(&mut self) {
+        self.node.domain.clear();
+    }
+
+    fn push_as_is(&mut self) {
+        let mut node = std::mem::take(&mut self.node);
+        node.inputs = std::mem::take(&mut self.inputs);
+        node.attrs = std::mem::take(&mut self.attrs);
+        self.r.push(node);
+    }
+
+    fn error(&self, message: &str) -> GraphError {
+        self.r.error(&self.node, message)
+    }
+
+    fn input(&self, i: usize) -> Option<ValueId> {
+        self.inputs.get(i).copied().flatten()
+    }
+
+    fn need(&self, i: usize) -> Result<ValueId, GraphError> {
+        self.input(i).ok_or_else(|| self.error(&format!("operand {i} is missing")))
+    }
+
+    fn int(&self, name: &str, default: i64) -> i64 {
+        match self.attrs.get(name) {
+            Some(Attr::Int(v)) => *v,
+            _ => default,
+        }
+    }
+
+    fn float(&self, name: &str) -> Option<f32> {
+        match self.attrs.get(name) {
+            Some(Attr::Float(v)) => Some(*v),
+            _ => None,
+        }
+    }
+
+    fn op(&mut self, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> ValueId {
+        self.r.op(op, inputs, attrs)
+    }
+
+    fn ints(&mut self, values: &[i64]) -> ValueId {
+        self.r.ints(values)
+    }
+
+    /// A float constant of the type of `like`.
+    fn number(&mut self, value: f32, like: ValueId) -> ValueId {
+        let value = self.r.constant(Tensor::scalar(value));
+        self.op("CastLike", &[value, like], &[])
+    }
+
+    /// `x` + operand `i`, where that is given.
+    fn plus(&mut self, x: ValueId, i: usize) -> ValueId {
+        match self.input(i) {
+            Some(b) => self.op("Add", &[x, b], &[]),
+            None => x,
+        }
+    }
+
+    /// Extents `from..to`, a vector.
+    fn extents(&mut self, x: ValueId, from: i64, to: i64) -> ValueId {
+        self.op("Shape", &[x], &[("start", Attr::Int(from)), ("end", Attr::Int(to))])
+    }
+
+    fn reshape(&mut self, x: ValueId, parts: &[ValueId]) -> ValueId {
+        let shape = self.op("Concat", parts, &[("axis", Attr::Int(0))]);
+        self.op("Reshape", &[x, shape], &[])
+    }
+
+    /// Result `i` is what this node makes; nothing where it is not wanted.
+    fn result(&mut self, i: usize, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) {
+        let Some(out) = self.node.outputs.get(i).copied().flatten() else { return };
+        self.r.push(Node {
+            op: op.into(),
+            name: if i == 0 { std::mem::take(&mut self.node.name) } else { String::new() },
+            inputs: inputs.iter().map(|&v| Some(v)).collect(),
+            outputs: vec![Some(out)],
+            attrs: attrs.iter().map(|(k, a)| ((*k).to_owned(), a.clone())).collect(),
+            ..Node::default()
+        });
+    }
+
+    fn wanted(&self, i: usize) -> bool {
+        self.node.outputs.get(i).copied().flatten().is_some()
+    }
+
+    /// A node with operands that may be left out and several results, in the order of `count`.
+    fn many(
+        &mut self,
+        op: &str,
+        inputs: Vec<Option<ValueId>>,
+        attrs: &[(&str, Attr)],
+        count: usize,
+    ) -> Vec<ValueId> {
+        let outputs: Vec<ValueId> = (0..count)
+            .map(|_| {
+                let name = format!("upgrade{}", self.r.graph.values.len());
+                self.r.graph.add_value(crate::Value { name, ..crate::Value::default() })
+            })
+            .collect();
+        self.r.push(Node {
+            op: op.into(),
+            inputs,
+            outputs: outputs.iter().map(|&v| Some(v)).collect(),
+            attrs: attrs.iter().map(|(k, a)| ((*k).to_owned(), a.clone())).collect(),
+            ..Node::default()
+        });
+        outputs
+    }
+}
