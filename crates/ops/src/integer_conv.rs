@@ -56,12 +56,15 @@ impl IntegerConv {
 
 /// The integers of a tensor less the zero point: one, or one for each of `rows` equal parts.
 fn centred(ctx: &RunCtx<'_>, t: &Tensor, zero: Option<&Tensor>, rows: usize) -> Result<Vec<i32>, OpError> {
+    if let Some(z) = zero.filter(|z| z.dtype() != t.dtype()) {
+        return Err(OpError::input(format!("a zero point of type {} for {}", z.dtype(), t.dtype())));
+    }
     let zeros = zero.map(|z| wide(ctx, z)).transpose()?.unwrap_or_else(|| vec![0]);
     if zeros.len() != 1 && zeros.len() != rows {
         return Err(OpError::shape(format!("{} zero points; expected 1 or {rows}", zeros.len())));
     }
     let part = (t.len() / zeros.len()).max(1);
-    let centred = |(i, v): (usize, i64)| (v - zeros[i / part % zeros.len()]) as i32;
+    let centred = |(i, v): (usize, i64)| v.wrapping_sub(zeros[i / part % zeros.len()]) as i32;
     Ok(wide(ctx, t)?.into_iter().enumerate().map(centred).collect())
 }
 

@@ -191,7 +191,7 @@ impl Linear {
             let zeros = zero.map_or_else(|| Ok(vec![0; scales.len()]), |z| wide(ctx, z))?;
             for (i, (o, q)) in out.iter_mut().zip(wide(ctx, x)?).enumerate() {
                 let s = which(i);
-                *o = (q - zeros[s]) as f32 * scales[s];
+                *o = q.wrapping_sub(zeros[s]) as f32 * scales[s];
             }
         }
         convert(ctx, Tensor::new(x.shape(), out)?, to)
@@ -273,7 +273,7 @@ fn centred(
         _ if left => zeros[i / columns % rows],
         _ => zeros[i % columns],
     };
-    Ok(wide(ctx, t)?.into_iter().enumerate().map(|(i, v)| (v - zero_of(i)) as i32).collect())
+    Ok(wide(ctx, t)?.into_iter().enumerate().map(|(i, v)| v.wrapping_sub(zero_of(i)) as i32).collect())
 }
 
 fn one(inputs: &Inputs, i: usize) -> Result<f32, OpError> {

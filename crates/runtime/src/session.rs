@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use isobit_graph::Model;
 use isobit_kernels::{Exec, KernelSet, fp};
 use isobit_ops::{Fact, Memory};
-use isobit_tensor::{Datum, Shape, Tensor};
+use isobit_tensor::{DType, Datum, Shape, Tensor};
 
 use crate::infer::propagate;
 use crate::meter::{Run, Stop};
@@ -20,8 +20,8 @@ pub struct Session {
     program: Program,
     set: KernelSet,
     pool: Pool,
-    /// Metered cost by input shapes, for graphs whose shapes follow from those of their inputs.
-    costs: Mutex<BTreeMap<Vec<Shape>, Option<u64>>>,
+    /// Metered cost by input types and shapes, for graphs whose shapes follow from those of their inputs.
+    costs: Mutex<BTreeMap<Vec<(DType, Shape)>, Option<u64>>>,
 }
 
 /// Input shapes whose cost is remembered; a caller with ever new shapes must not fill the memory.
@@ -92,8 +92,9 @@ impl Session {
     }
 
     fn cost_of(&self, inputs: &[Datum]) -> Option<u64> {
-        let shapes = inputs.iter().map(|d| d.as_tensor().map(|t| t.shape().into()));
-        let key = shapes.collect::<Option<Vec<Shape>>>()?;
+        // Types too: what follows from the shapes is that every step takes its operands.
+        let signatures = inputs.iter().map(|d| d.as_tensor().map(|t| (t.dtype(), t.shape().into())));
+        let key = signatures.collect::<Option<Vec<(DType, Shape)>>>()?;
         let mut costs = self.costs.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(&cost) = costs.get(&key) {
             return cost;

@@ -1,0 +1,65 @@
+//! The runner for machines on which the whole of `isobit` is not built: prints the differences and a summary, or writes the file.
+//!
+//!     isobit-conformance [--quick] [--workers N] [--kernels SET] [--write PATH]
+//!     isobit-conformance pack ARCHIVE.. > templates.tar.zst
+
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use isobit_conformance::{FILE, File, Report, Setting, compare, compute, pack};
+use isobit_runtime::KernelSet;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
+    if args.first().is_some_and(|a| a == "pack") {
+        let archives = args[1..].iter().map(std::fs::read).collect::<Result<Vec<_>, _>>()?;
+        std::io::stdout().write_all(&pack(&archives)?)?;
+        return Ok(true);
+    }
+    let value = |name: &str| args.iter().position(|a| a == name).and_then(|i| args.get(i + 1));
+    let quick = args.iter().any(|a| a == "--quick");
+    let quiet = |_: &str, _: usize, _: usize| {};
+    let workers = match value("--workers") {
+        Some(n) => n.parse()?,
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    if let Some(path) = value("--write") {
+        let setting = Setting { set: KernelSet::Scalar, threads: 1 };
+        std::fs::write(path, compute(setting, false, workers, &quiet).to_string())?;
+        return Ok(true);
+    }
+    let settings = match value("--kernels") {
+        Some(set) => vec![Setting { set: set.parse()?, threads: 1 }],
+        None => Setting::all(),
+    };
+    let expected = File::parse(FILE)?;
+    let mut report = Report::default();
+    for setting in settings {
+        let before = report.differences.len();
+        compare(&expected, &compute(setting, quick, workers, &quiet), setting, &mut report);
+        println!("{setting}: {} differences", report.differences.len() - before);
+    }
+    for d in report.differences.iter().take(500) {
+        println!("  {} ({}) {}", d.name, d.setting, d.how);
+    }
+    println!(
+        "{} lines and models, {} cases, {} differences",
+        report.compared,
+        report.cases,
+        report.differences.len()
+    );
+    Ok(report.differences.is_empty())
+}
