@@ -32,4 +32,4 @@ pub use export::{export, export_external};
 pub use import::import;
 pub use ir::{Attr, Dim, Graph, Model, Node, Type, Value, ValueId};
 pub use object::{Manifest, ModelObject, PROFILE, Part, from_onnx_bytes, open};
-pub use upgrade::{NEWEST_OPSET, PINNED_IR_VERSION, PINNED_OPSET, upgrade};
+pub use upgrade::{NEWEST_OPSET, PINNED_IR_VERSION, PINNED_OPSET, restated, upgrade};

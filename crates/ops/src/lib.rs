@@ -39,6 +39,7 @@ mod local_norm;
 mod logic;
 mod loss;
 mod matmul;
+mod max_roi_pool;
 mod max_unpool;
 mod memory;
 mod ml;

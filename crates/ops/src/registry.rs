@@ -93,6 +93,7 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::ml::svm::FAMILY,
     crate::ml::trees::FAMILY,
     crate::image::FAMILY,
+    crate::max_roi_pool::FAMILY,
 ];
 
 /// Every operator, family by family.

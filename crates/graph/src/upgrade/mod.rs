@@ -25,6 +25,19 @@ pub const PINNED_IR_VERSION: i64 = 11;
 /// The newest operator set version of `ai.onnx` whose forms are known here.
 pub const NEWEST_OPSET: i64 = 28;
 
+/// Operators that are restated in others, by domain: those of `com.microsoft`, and those of the standard that are graphs
+/// themselves.
+pub fn restated() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let microsoft = microsoft::OPERATORS.iter().map(|&op| ("com.microsoft", op));
+    let own = [
+        ("", "Scatter"),
+        ("", "Upsample"),
+        ("ai.onnx.preview", "FlexAttention"),
+        ("ai.onnx.preview.training", "Gradient"),
+    ];
+    own.into_iter().chain(microsoft)
+}
+
 /// Upgrades every node of the model in place.
 pub fn upgrade(model: &mut Model) -> Result<(), GraphError> {
     let opset = model.opsets.get("").copied().unwrap_or(1);

@@ -5,6 +5,7 @@
 
 mod archive;
 mod compare;
+mod page;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,16 +59,19 @@ fn every_case_passes_or_has_a_reason() {
     cases.keys().for_each(|name| *folders.entry(name.split_once('/').unwrap().0).or_default() += 1);
     assert_eq!(folders, CASES.into_iter().collect());
     let only = std::env::var("ISOBIT_CASE").ok();
-    let mut table: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    let (mut table, mut operators): (BTreeMap<String, (usize, usize)>, BTreeMap<String, (usize, usize)>) =
+        Default::default();
     let (mut missing, mut wrong) = (BTreeMap::new(), BTreeMap::new());
     for (name, files) in cases.iter().filter(|(n, _)| only.as_ref().is_none_or(|o| *n == o)) {
         let row = table.entry(category(name, files)).or_default();
-        row.1 += 1;
+        let own = operator(files).map(|op| operators.entry(op).or_default());
+        let mut rows: Vec<&mut (usize, usize)> = own.into_iter().chain([row]).collect();
+        rows.iter_mut().for_each(|row| row.1 += 1);
         let exception = EXCEPTIONS.iter().find(|(case, _)| case == name);
         match (outcome(files), exception) {
             (Outcome::Wrong(_), Some((_, why))) => drop(missing.insert(name.clone(), (*why).to_owned())),
             (outcome, _) => match outcome {
-                Outcome::Pass => row.0 += 1,
+                Outcome::Pass => rows.iter_mut().for_each(|row| row.0 += 1),
                 Outcome::NotImplemented(what) => drop(missing.insert(name.clone(), what)),
                 Outcome::Wrong(how) => drop(wrong.insert(name.clone(), how)),
             },
@@ -83,6 +87,7 @@ fn every_case_passes_or_has_a_reason() {
     }
     if only.is_none() {
         compare_with_list(&missing);
+        compare_with_page(&operators);
     }
     assert!(wrong.is_empty(), "{} cases have wrong results", wrong.len());
 }
@@ -109,13 +114,32 @@ fn compare_with_list(missing: &BTreeMap<String, String>) {
 /// expansion spells out.
 fn category(name: &str, files: &Files) -> String {
     let (folder, _) = name.split_once('/').unwrap();
-    let proto = ModelProto::decode(&*files["model.onnx"]).unwrap();
-    match proto.graph.as_ref().map(|g| g.node.as_slice()) {
-        Some([one]) if folder == "node" && one.domain.is_empty() => format!("node {}", one.op_type),
-        Some([one]) if folder == "node" => format!("node {}::{}", one.domain, one.op_type),
-        _ if folder == "node" => "node (several nodes)".into(),
+    match operator(files) {
+        Some(op) if folder == "node" => format!("node {op}"),
+        None if folder == "node" => "node (several nodes)".into(),
         _ => folder.into(),
     }
+}
+
+/// The operator of a case of one node.
+fn operator(files: &Files) -> Option<String> {
+    let proto = ModelProto::decode(&*files["model.onnx"]).unwrap();
+    match proto.graph?.node.as_slice() {
+        [one] if one.domain.is_empty() => Some(one.op_type.clone()),
+        [one] => Some(format!("{}::{}", one.domain, one.op_type)),
+        _ => None,
+    }
+}
+
+fn compare_with_page(operators: &BTreeMap<String, (usize, usize)>) {
+    let lines = std::fs::read_to_string(testdata("../crates/conformance/conformance.toml")).unwrap();
+    let (path, text) = (testdata("../docs/operators.md"), page::page(operators, &lines));
+    if std::env::var_os("ISOBIT_UPDATE").is_some() {
+        std::fs::write(&path, text).unwrap();
+        return;
+    }
+    let there = std::fs::read_to_string(&path).unwrap();
+    assert!(there == text, "docs/operators.md is not up to date; ISOBIT_UPDATE=1 writes it anew");
 }
 
 fn outcome(files: &Files) -> Outcome {
