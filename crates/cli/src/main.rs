@@ -37,6 +37,8 @@ enum Command {
     Inspect(commands::inspect::Args),
     /// Say whether every operator and type of a model is executable here (exit code 1 if not).
     Check(commands::check::Args),
+    /// Compare this machine's bits with the profile's, operator by operator (exit code 1 if they differ).
+    Conformance(commands::conformance::Args),
     /// Check a receipt offline: run its job again and compare, field by field.
     Verify(commands::verify::Args),
     /// Run the network: hub, ledger, nodes and HTTP API in one process.
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::main(args, json),
         Command::Inspect(args) => commands::inspect::main(args, json),
         Command::Check(args) => commands::check::main(args, json),
+        Command::Conformance(args) => commands::conformance::main(args, json),
         Command::Verify(args) => commands::verify::main(args, json),
         Command::Up(args) => commands::up::main(args, json),
         Command::Publish(args) => commands::publish::main(args, json),

@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod draw;
+mod exhaustive;
 mod file;
 mod line;
 mod models;
@@ -19,6 +20,7 @@ mod templates;
 mod values;
 mod vary;
 
+pub use exhaustive::{BLOCKS, FUNCTIONS, Function};
 pub use file::{FILE, File, FileError};
 pub use line::{CASES, Hashes, QUICK, Setting};
 pub use models::{MODELS, model_root};

@@ -117,9 +117,8 @@ impl Runner {
         let session = self.sessions[which].as_ref().map_err(|code| *code)?;
         let names = t.model.graph.inputs.iter().map(|&v| t.model.graph.value(v).name.clone());
         let inputs = inputs.into_iter().map(|d| if self.fresh { fresh(&d) } else { d });
-        let mut options = RunOptions::default();
-        options.seed = seed;
-        options.limits = Limits { cost: 1 << 24, tensor_bytes: 1 << 20, ..Limits::default() };
+        let limits = Limits { cost: 1 << 24, tensor_bytes: 1 << 20, ..Limits::default() };
+        let options = RunOptions { seed, limits, ..RunOptions::default() };
         match session.run_data(names.zip(inputs).collect(), &options) {
             Ok(result) => Ok(result.outputs.into_iter().map(|(_, d)| d.root()).collect()),
             Err(RunError::Op { source, .. }) => Err(source.code),

@@ -47,6 +47,9 @@ fn roi_align(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
 /// The pixels around a sample and their weights.
 type Sample<T> = [(usize, T); 4];
 
+/// The samples of all bins, none where one lies outside, and how many a bin has.
+type Samples<T> = (Vec<Option<Sample<T>>>, usize);
+
 impl RoiAlign {
     /// Along one side: where the region starts, the size of a bin, samples of a bin.
     fn side<T: Real>(
@@ -78,11 +81,7 @@ impl RoiAlign {
         if self.ratio > 0 { self.ratio } else { 2 * extent.div_ceil(bins.max(1)) + 2 }
     }
 
-    fn samples<T: Real>(
-        &self,
-        roi: &[T],
-        (h, w): (usize, usize),
-    ) -> Result<(Vec<Option<Sample<T>>>, usize), OpError> {
+    fn samples<T: Real>(&self, roi: &[T], (h, w): (usize, usize)) -> Result<Samples<T>, OpError> {
         let (x, bin_x, nx) = self.side([roi[0], roi[2]], self.width, w)?;
         let (y, bin_y, ny) = self.side([roi[1], roi[3]], self.height, h)?;
         let at = |start: T, bin: T, p: usize, i: usize, n: usize| {

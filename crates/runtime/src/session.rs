@@ -21,8 +21,11 @@ pub struct Session {
     set: KernelSet,
     pool: Pool,
     /// Metered cost by input types and shapes, for graphs whose shapes follow from those of their inputs.
-    costs: Mutex<BTreeMap<Vec<(DType, Shape)>, Option<u64>>>,
+    costs: Mutex<BTreeMap<Signature, Option<u64>>>,
 }
+
+/// Types and shapes of the inputs.
+type Signature = Vec<(DType, Shape)>;
 
 /// Input shapes whose cost is remembered; a caller with ever new shapes must not fill the memory.
 const REMEMBERED_SHAPES: usize = 64;
@@ -94,7 +97,7 @@ impl Session {
     fn cost_of(&self, inputs: &[Datum]) -> Option<u64> {
         // Types too: what follows from the shapes is that every step takes its operands.
         let signatures = inputs.iter().map(|d| d.as_tensor().map(|t| (t.dtype(), t.shape().into())));
-        let key = signatures.collect::<Option<Vec<(DType, Shape)>>>()?;
+        let key = signatures.collect::<Option<Signature>>()?;
         let mut costs = self.costs.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(&cost) = costs.get(&key) {
             return cost;

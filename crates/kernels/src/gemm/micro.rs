@@ -74,6 +74,7 @@ unsafe fn scalar<const MR: usize>(t: Tile) {
     }
 }
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd_tile {
     ($name:ident, $feature:literal, $nr:literal, $lanes:literal, $vec:ty,
      $zero:expr, $load:path, $store:path, $splat:path, |$a:ident, $b:ident, $acc:ident| $fma:expr) => {

@@ -45,6 +45,9 @@ const EXCEPTIONS: [(&str, &str); 3] = [
 const SINGLE_FFT: &str = "the standard's sum is 0 there and comes out as 0; the expected 1.9e-7 is the rounding error of the \
                           single-precision FFT that made the values, more than the 1e-7 allowed";
 
+/// Passed and all cases.
+type Counts = BTreeMap<String, (usize, usize)>;
+
 enum Outcome {
     Pass,
     /// What is missing, or why the expected values are not the profile's.
@@ -59,8 +62,7 @@ fn every_case_passes_or_has_a_reason() {
     cases.keys().for_each(|name| *folders.entry(name.split_once('/').unwrap().0).or_default() += 1);
     assert_eq!(folders, CASES.into_iter().collect());
     let only = std::env::var("ISOBIT_CASE").ok();
-    let (mut table, mut operators): (BTreeMap<String, (usize, usize)>, BTreeMap<String, (usize, usize)>) =
-        Default::default();
+    let (mut table, mut operators) = (Counts::new(), Counts::new());
     let (mut missing, mut wrong) = (BTreeMap::new(), BTreeMap::new());
     for (name, files) in cases.iter().filter(|(n, _)| only.as_ref().is_none_or(|o| *n == o)) {
         let row = table.entry(category(name, files)).or_default();
@@ -131,7 +133,7 @@ fn operator(files: &Files) -> Option<String> {
     }
 }
 
-fn compare_with_page(operators: &BTreeMap<String, (usize, usize)>) {
+fn compare_with_page(operators: &Counts) {
     let lines = std::fs::read_to_string(testdata("../crates/conformance/conformance.toml")).unwrap();
     let (path, text) = (testdata("../docs/operators.md"), page::page(operators, &lines));
     if std::env::var_os("ISOBIT_UPDATE").is_some() {
