@@ -143,6 +143,6 @@ mod tests {
         let scores = [f32::NAN, 0.5, f32::NEG_INFINITY, 0.5];
         assert_eq!(select(&corners, &scores, 4, 0.5, None), [1, 3, 2, 0]);
         assert_eq!(select(&corners, &scores, 4, 0.5, Some(0.4)), [1, 3]);
-        assert_eq!(select(&vec![corners[0]; 4], &scores, 4, 0.5, None), [1]);
+        assert_eq!(select(&[corners[0]; 4], &scores, 4, 0.5, None), [1]);
     }
 }
