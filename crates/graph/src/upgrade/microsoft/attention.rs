@@ -31,6 +31,9 @@ fn to_int64(c: &mut Call<'_, '_>, x: ValueId) -> ValueId {
 /// The caches come after the positions here.
 pub(super) fn rotary(c: &mut Call<'_, '_>) -> Done {
     let (x, positions, cos, sin) = (c.need(0)?, c.need(1)?, c.need(2)?, c.need(3)?);
+    if c.float("scale").is_some_and(|s| s != 1.0) || c.int("is_packed_batching", 0) != 0 {
+        return Err(c.error("scale and is_packed_batching have no equivalent"));
+    }
     let attrs = ["interleaved", "num_heads", "rotary_embedding_dim"].map(|n| (n, Attr::Int(c.int(n, 0))));
     if c.r.rank(x) != Some(4) && c.int("num_heads", 0) == 0 {
         return Err(c.error("num_heads must be given where the input is not declared to be of rank 4"));
@@ -86,6 +89,11 @@ fn bias(
 /// Query, key, value, packed bias, padding mask, attention bias, past key and value.
 pub(super) fn multi_head(c: &mut Call<'_, '_>) -> Done {
     let n = heads(c, "num_heads")?;
+    if c.inputs.iter().skip(8).any(Option::is_some) || c.wanted(3) {
+        return Err(
+            c.error("past_sequence_length, cache_indirection and the fourth result have no equivalent")
+        );
+    }
     let (Some(mut q), Some(mut k), Some(mut v)) = (c.input(0), c.input(1), c.input(2)) else {
         return Err(c.error("only separate query, key and value have an equivalent; export unpacked"));
     };
@@ -118,8 +126,11 @@ pub(super) fn multi_head(c: &mut Call<'_, '_>) -> Done {
 pub(super) fn packed(c: &mut Call<'_, '_>) -> Done {
     let n = heads(c, "num_heads")?;
     let (x, weights) = (c.need(0)?, c.need(1)?);
-    if c.attrs.contains_key("qkv_hidden_sizes") || c.int("do_rotary", 0) != 0 {
-        return Err(c.error("qkv_hidden_sizes and do_rotary have no equivalent here"));
+    let shared_buffer = c.int("past_present_share_buffer", 0) != 0 || c.input(6).is_some();
+    if c.attrs.contains_key("qkv_hidden_sizes") || c.int("do_rotary", 0) != 0 || shared_buffer {
+        return Err(
+            c.error("qkv_hidden_sizes, do_rotary and past_present_share_buffer have no equivalent here")
+        );
     }
     let product = c.op("MatMul", &[x, weights], &[]);
     let product = c.plus(product, 2);
@@ -159,7 +170,7 @@ pub(super) fn group_query(c: &mut Call<'_, '_>) -> Done {
     let (n, g) = (heads(c, "num_heads")?, heads(c, "kv_num_heads")?);
     let (mut q, mut k, mut v) = (c.need(0)?, c.input(1), c.input(2));
     let (lengths, total) = (c.need(5)?, c.need(6)?);
-    if c.int("smooth_softmax", 0) == 1 || c.input(11).is_some() {
+    if c.int("smooth_softmax", 0) == 1 || c.inputs.iter().skip(11).any(Option::is_some) || c.wanted(3) {
         return Err(c.error("smooth_softmax and head_sink have no equivalent"));
     }
     if k.is_none() {

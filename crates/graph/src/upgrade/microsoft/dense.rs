@@ -49,7 +49,8 @@ pub(super) fn bias_dropout(c: &mut Call<'_, '_>) -> Done {
     let (x, bias) = (c.need(0)?, c.need(1)?);
     let sum = c.op("Add", &[x, bias], &[]);
     let inputs = vec![Some(sum), c.input(3), c.input(4)];
-    let dropped = c.many("Dropout", inputs, &[], 2);
+    let seed = c.attrs.remove("seed").map(|s| ("seed", s));
+    let dropped = c.many("Dropout", inputs, seed.as_slice(), 2);
     match c.input(2) {
         Some(residual) => c.result(0, "Add", &[dropped[0], residual], &[]),
         None => c.result(0, "Identity", &[dropped[0]], &[]),
@@ -153,5 +154,26 @@ pub(super) fn nhwc_max_pool(c: &mut Call<'_, '_>) -> Done {
         ..Node::default()
     });
     c.result(0, "Transpose", &[pooled], &perm([0, 2, 3, 1]));
+    Ok(())
+}
+
+/// In the order of first occurrence; elements, where each input is among them, counts.
+pub(super) fn unique(c: &mut Call<'_, '_>) -> Done {
+    let x = c.need(0)?;
+    let out = c.many("Unique", vec![Some(x)], &[("sorted", Attr::Int(0))], 4);
+    for (i, value) in [out[0], out[2], out[3]].into_iter().enumerate() {
+        c.result(i, "Identity", &[value], &[]);
+    }
+    Ok(())
+}
+
+/// In steps of 1 where none are given.
+pub(super) fn range(c: &mut Call<'_, '_>) -> Done {
+    let (start, limit) = (c.need(0)?, c.need(1)?);
+    let step = match c.input(2) {
+        Some(step) => step,
+        None => c.number(1.0, start),
+    };
+    c.result(0, "Range", &[start, limit, step], &[]);
     Ok(())
 }

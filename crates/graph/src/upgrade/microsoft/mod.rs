@@ -66,9 +66,9 @@ pub(super) fn restate(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
     };
     match c.node.op.as_str() {
         // The same under another name.
-        "Gelu" | "QuantizeLinear" | "DequantizeLinear" | "GatherND" | "Unique" | "Trilu" | "Range" => {
-            c.renamed()
-        }
+        "Gelu" | "QuantizeLinear" | "DequantizeLinear" | "GatherND" | "Trilu" => c.renamed(),
+        "Unique" => return dense::unique(c),
+        "Range" => return dense::range(c),
         "ExpandDims" => {
             c.renamed();
             c.node.op = "Unsqueeze".into();
