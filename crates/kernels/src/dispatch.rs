@@ -1,8 +1,6 @@
 //! One body, compiled once for each instruction set: the compiler vectorises it with what the set has. It may
 //! not fuse or reorder floating-point operations, so every instance computes the same bits.
 
-use crate::gemm::Epilogue;
-
 /// Defines `pub(crate) fn $name(set, args...)` that runs `$body`'s instance for the set.
 macro_rules! multiversion {
     ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $t:ty),* $(,)?) $(-> $r:ty)? $body:block) => {
@@ -36,10 +34,3 @@ macro_rules! multiversion {
     };
 }
 pub(crate) use multiversion;
-
-multiversion! {
-    /// [`Epilogue::apply`] on part of one row.
-    pub(crate) fn apply_epilogue(e: &Epilogue<'_>, i: usize, j0: usize, row: &mut [f32]) {
-        e.apply(i, j0, row);
-    }
-}

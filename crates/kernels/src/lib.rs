@@ -15,8 +15,10 @@ pub mod math;
 pub mod norm;
 pub mod pool;
 pub mod reduce;
+mod scratch;
 mod shared;
 mod split;
+pub mod transpose;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};
 pub(crate) use split::{rows, split};

@@ -3,7 +3,8 @@
 mod common;
 
 use common::{cases, elements, machines, same_bits};
-use isobit_kernels::gemm::{Activation, Bias, Epilogue, PackedB, View, gemm, gemm_packed};
+use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
+use isobit_kernels::math::Unary;
 use isobit_kernels::{Exec, KernelSet};
 use isobit_numerics as num;
 
@@ -22,12 +23,14 @@ fn equals_the_definition() {
             |x, rows, cols, t: bool| if t { View::transposed(x, rows) } else { View::row_major(x, cols) };
         let (av, bv) = (view(&a[..], m, k, ta), view(&b[..], k, n, tb));
         let (bias, activation) = match rng.below(3) {
-            0 => (Bias::None, Activation::None),
-            1 => (Bias::Columns(&bias), Activation::Relu),
-            _ => (Bias::Rows(&bias), Activation::None),
+            0 => (Bias::None, None),
+            1 => (Bias::Columns(&bias), Some(Unary::Relu)),
+            _ => (Bias::Rows(&bias), None),
         };
-        let epilogue = Epilogue { bias, activation };
         let ldc = n + rng.below(3);
+        let added = elements(rng, m * ldc);
+        let add = (rng.below(2) == 1).then_some(&added[..]);
+        let epilogue = Epilogue { bias, add, activation };
         let mut expected = vec![7.0; m * ldc];
         for i in 0..m {
             for j in 0..n {
@@ -39,7 +42,10 @@ fn equals_the_definition() {
                     Bias::Columns(b) => x += b[j],
                     Bias::Rows(b) => x += b[i],
                 }
-                expected[i * ldc + j] = if activation == Activation::Relu { num::relu(x) } else { x };
+                if let Some(add) = add {
+                    x += add[i * ldc + j];
+                }
+                expected[i * ldc + j] = if activation.is_some() { num::relu(x) } else { x };
             }
         }
         for (set, pool) in machines() {

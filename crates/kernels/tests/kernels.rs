@@ -3,9 +3,9 @@
 mod common;
 
 use common::{cases, elements, machines, same_bits};
-use isobit_kernels::conv::{Conv2d, conv2d};
+use isobit_kernels::conv::{Conv2d, Filters, conv2d};
 use isobit_kernels::elementwise::{Binary, Operand, binary, binary_in_place};
-use isobit_kernels::gemm::{Activation, Bias, Epilogue};
+use isobit_kernels::gemm::{Bias, Epilogue};
 use isobit_kernels::math::{Unary, unary};
 use isobit_kernels::pool::{Pool2d, average_pool, max_pool};
 use isobit_kernels::reduce::{Reduction, reduce};
@@ -214,7 +214,7 @@ fn convolutions() {
         let Some(p) = window(rng) else { return };
         let depthwise = rng.below(3) == 0;
         let groups = 1 + rng.below(3);
-        let (gc, gm) = if depthwise { (1, 1) } else { (1 + rng.below(5), 1 + rng.below(20)) };
+        let (gc, gm) = if depthwise { (1, 1) } else { (1 + rng.below(5), 1 + rng.below(40)) };
         let c = Conv2d {
             batch: 1 + rng.below(2),
             channels: groups * gc,
@@ -230,6 +230,8 @@ fn convolutions() {
         let x = elements(rng, c.batch * c.channels * c.input[0] * c.input[1]);
         let w = elements(rng, c.filters * gc * c.kernel[0] * c.kernel[1]);
         let bias = elements(rng, c.filters);
+        let add = elements(rng, c.batch * c.filters * c.output[0] * c.output[1]);
+        let added = rng.below(2) == 0;
         let mut expected = Vec::new();
         for n in 0..c.batch {
             for m in 0..c.filters {
@@ -250,15 +252,20 @@ fn convolutions() {
                             let v = if inside { x[at + iw] } else { 0.0 };
                             acc = num::fma(w[m * gc * c.kernel[0] * c.kernel[1] + k], v, acc);
                         }
-                        expected.push(num::relu(acc + bias[m]));
+                        let x = acc + bias[m];
+                        let x = if added { x + add[expected.len()] } else { x };
+                        expected.push(num::relu(x));
                     }
                 }
             }
         }
-        let epilogue = Epilogue { bias: Bias::Rows(&bias), activation: Activation::Relu };
+        let (add, activation) = (added.then_some(&add[..]), Some(Unary::Relu));
+        let epilogue = Epilogue { bias: Bias::Rows(&bias), add, activation };
         for (set, pool) in machines() {
+            let filters = Filters::default();
+            let filters = (pool.0 != 2).then_some(&filters);
             let mut y = vec![7.0; expected.len()];
-            conv2d(Exec::new(set, &pool), &c, &x, &w, &epilogue, &mut y);
+            conv2d(Exec::new(set, &pool), &c, &x, &w, filters, &epilogue, &mut y);
             same_bits(&y, &expected, (c, set, pool.0));
         }
     });

@@ -1,7 +1,7 @@
 //! Conv and ConvTranspose: one chain an output element over (input channel, kernel coordinates), ascending; a bias is
 //! added after the chain.
 
-use isobit_kernels::conv::{Conv2d, conv2d};
+use isobit_kernels::conv::{Conv2d, Filters, conv2d};
 use isobit_kernels::gemm::{Bias, Epilogue};
 use isobit_tensor::{DType, Tensor};
 
@@ -51,12 +51,15 @@ fn operands(inputs: &Inputs, filters: usize) -> Result<(&Tensor, &Tensor, Option
 pub(crate) struct Conv {
     window: Window,
     pub(crate) groups: usize,
+    /// Where the weights are constant: their packed form.
+    filters: Option<Filters>,
 }
 
 impl Conv {
     /// The window and groups in the attributes.
     pub(crate) fn new(ctx: &BuildCtx<'_>) -> Result<Self, OpError> {
-        Ok(Self { window: Window::new(ctx)?, groups: groups(ctx)? })
+        let filters = ctx.constant(1).map(|_| Filters::default());
+        Ok(Self { window: Window::new(ctx)?, groups: groups(ctx)?, filters })
     }
 
     /// The geometry, from extents that may be unknown.
@@ -169,7 +172,7 @@ impl Conv {
         let epilogue =
             Epilogue { bias: bias.as_deref().map_or(Bias::None, Bias::Rows), ..Epilogue::default() };
         let mut out = ctx.memory.alloc::<f32>(shape)?;
-        conv2d(ctx.exec, &c, &floats(x)?, &floats(w)?, &epilogue, &mut out);
+        conv2d(ctx.exec, &c, &floats(x)?, &floats(w)?, self.filters.as_ref(), &epilogue, &mut out);
         narrow(x.dtype(), shape, out)
     }
 }

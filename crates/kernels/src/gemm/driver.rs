@@ -1,14 +1,20 @@
-use super::pack::{Columns, PackedB, pack_a};
+use std::ops::Range;
+
+use super::pack::{Columns, PAD, PackedA, PackedB, Rows, pack_a};
 use super::{Epilogue, View, micro, scalar};
-use crate::Exec;
+use crate::{Exec, scratch};
 use crate::shared::Shared;
 
 /// Steps of the contraction between two visits of C.
 const KC: usize = 256;
-/// Columns whose packed block stays in the second-level cache.
+/// Columns that are packed together, so that they stay in the second-level cache.
 const NC: usize = 512;
-/// Rows whose packed block stays in the second-level cache beside it.
+/// Rows whose part of A stays in the second-level cache beside it.
 const MC: usize = 144;
+/// Columns after which the epilogue visits what is complete.
+const FINISH: usize = 256;
+/// Rows up to which a right side that lies in rows is read where it is: packing would cost more than it saves.
+const FEW_ROWS: usize = 64;
 
 /// `c[m,n] = a[m,k] * b[k,n]`, then the epilogue; `c` is row-major with rows `ldc` apart.
 ///
@@ -26,12 +32,13 @@ pub fn gemm(
     ldc: usize,
     epilogue: &Epilogue<'_>,
 ) {
+    assert!(a.holds(m, k), "A is smaller than {m} x {k}");
     assert!(b.holds(k, n), "B is smaller than {k} x {n}");
     if exec.set() == crate::KernelSet::Scalar {
-        check(m, n, k, &a, c, ldc);
+        check(m, n, c, ldc);
         return scalar::gemm(m, n, k, a, b, c, ldc, epilogue);
     }
-    blocked(exec, m, n, k, a, &Right::Pack(&b), c, ldc, epilogue);
+    product(exec, [m, n, k], Left::View(a), Right::view(&b, m), c, ldc, epilogue);
 }
 
 /// As [`gemm`], with a right side that was packed before.
@@ -48,48 +55,57 @@ pub fn gemm_packed(
     epilogue: &Epilogue<'_>,
 ) {
     assert_eq!(exec.set(), b.set, "B was packed for another kernel set");
-    blocked(exec, m, b.n, b.k, a, &Right::Packed(b), c, ldc, epilogue);
+    assert!(a.holds(m, b.k), "A is smaller than {m} x {}", b.k);
+    product(exec, [m, b.n, b.k], Left::View(a), Right::Packed(b), c, ldc, epilogue);
 }
 
-/// As [`gemm`], with columns that are produced as they are needed (a convolution's windows).
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn gemm_columns(
-    exec: Exec<'_>,
-    m: usize,
-    n: usize,
-    k: usize,
-    a: View<'_>,
-    b: &dyn Columns,
-    c: &mut [f32],
-    ldc: usize,
-    epilogue: &Epilogue<'_>,
-) {
-    blocked(exec, m, n, k, a, &Right::Pack(b), c, ldc, epilogue);
+/// The left side of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Left<'a> {
+    /// A matrix where it lies.
+    View(View<'a>),
+    /// Packed before.
+    Packed(&'a PackedA),
+    /// Rows that are produced as they are needed (a convolution's windows).
+    Rows(&'a dyn Rows),
 }
 
-enum Right<'a> {
-    Pack(&'a dyn Columns),
+/// The right side of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    /// A matrix whose rows are read where they lie.
+    Direct(View<'a>),
+    /// Columns that are packed as they are needed.
+    Columns(&'a dyn Columns),
+    /// Packed before.
     Packed(&'a PackedB),
 }
 
-fn check(m: usize, n: usize, k: usize, a: &View<'_>, c: &[f32], ldc: usize) {
-    assert!(a.holds(m, k), "A is smaller than {m} x {k}");
+impl<'a> Right<'a> {
+    /// A matrix, read or packed by its layout and the rows it is multiplied with.
+    pub(crate) fn view(b: &'a View<'a>, m: usize) -> Self {
+        if b.col_stride == 1 && m <= FEW_ROWS { Right::Direct(*b) } else { Right::Columns(b) }
+    }
+}
+
+fn check(m: usize, n: usize, c: &[f32], ldc: usize) {
     assert!(ldc >= n && (m == 0 || n == 0 || (m - 1) * ldc + n <= c.len()), "C is smaller than {m} x {n}");
 }
 
-#[allow(clippy::too_many_arguments)]
-fn blocked(
+/// The product of two sides of any kind, then the epilogue.
+pub(crate) fn product(
     exec: Exec<'_>,
-    m: usize,
-    n: usize,
-    k: usize,
-    a: View<'_>,
-    b: &Right<'_>,
+    [m, n, k]: [usize; 3],
+    a: Left<'_>,
+    b: Right<'_>,
     c: &mut [f32],
     ldc: usize,
     epilogue: &Epilogue<'_>,
 ) {
-    check(m, n, k, &a, c, ldc);
+    check(m, n, c, ldc);
+    if let Left::Packed(a) = a {
+        assert!(a.set == exec.set() && a.m == m && a.k == k, "A was packed for another product");
+    }
     if m == 0 || n == 0 {
         return;
     }
@@ -97,149 +113,238 @@ fn blocked(
         for i in 0..m {
             let row = &mut c[i * ldc..i * ldc + n];
             row.fill(0.0);
-            epilogue.apply(i, 0, row);
+            epilogue.apply(exec.set(), i, 0, ldc, row);
         }
         return;
     }
-    let (mr, nr) = micro::tile(exec.set());
+    let (_, nr) = micro::tile(exec.set());
+    let rows = PackedA::rows(exec.set(), m);
     // Work is cut by shape and threads; where the cuts fall changes no chain.
     let threads = exec.pool().threads();
     let small = m * n * k < 1 << 16;
-    let (row_parts, column_parts) = if threads == 1 || small { (1, 1) } else { cut(m, n, threads, mr, nr) };
-    let rows = m.div_ceil(row_parts).next_multiple_of(mr);
-    let columns = n.div_ceil(column_parts).next_multiple_of(nr);
-    let (row_parts, column_parts) = (m.div_ceil(rows), n.div_ceil(columns));
-    let c = Shared::new(c);
+    let (row_parts, column_parts) = if threads == 1 || small { (1, 1) } else { cut(m, n, threads, rows, nr) };
+    let part_rows = m.div_ceil(row_parts).next_multiple_of(rows);
+    let part_columns = n.div_ceil(column_parts).next_multiple_of(nr);
+    let (row_parts, column_parts) = (m.div_ceil(part_rows), n.div_ceil(part_columns));
+    let whole = Product { exec, k, rows, nr, a, b, c: Shared::new(c), ldc, epilogue };
     exec.pool().for_each(row_parts * column_parts, &|piece| {
         let (i, j) = (piece % row_parts, piece / row_parts);
-        let part =
-            Part { m0: i * rows, m1: m.min((i + 1) * rows), n0: j * columns, n1: n.min((j + 1) * columns) };
-        part.run(exec, k, &a, b, &c, ldc, epilogue);
+        let (m0, n0) = (i * part_rows, j * part_columns);
+        whole.part(m0..m.min(m0 + part_rows), n0..n.min(n0 + part_columns));
     });
 }
 
-/// How many parts of rows and of columns to cut: about three pieces a thread, preferring columns (A is then
-/// packed more often, but A is the smaller side of most layers).
-fn cut(m: usize, n: usize, threads: usize, mr: usize, nr: usize) -> (usize, usize) {
-    let most_columns = n.div_ceil(4 * nr).max(1);
+/// How many parts of rows and of columns to cut: about three pieces a thread, preferring columns.
+fn cut(m: usize, n: usize, threads: usize, rows: usize, nr: usize) -> (usize, usize) {
+    let most_columns = n.div_ceil(2 * nr).max(1);
     let column_parts = most_columns.min(3 * threads);
-    let row_parts = (3 * threads).div_ceil(column_parts).min(m.div_ceil(2 * mr)).max(1);
+    let row_parts = (3 * threads).div_ceil(column_parts).min(m.div_ceil(2 * rows)).max(1);
     (row_parts, column_parts)
 }
 
-struct Part {
-    m0: usize,
-    m1: usize,
-    n0: usize,
-    n1: usize,
+struct Product<'a> {
+    exec: Exec<'a>,
+    k: usize,
+    /// Most rows and columns of a tile.
+    rows: usize,
+    nr: usize,
+    a: Left<'a>,
+    b: Right<'a>,
+    c: Shared<'a, f32>,
+    ldc: usize,
+    epilogue: &'a Epilogue<'a>,
 }
 
-impl Part {
-    #[allow(clippy::too_many_arguments)]
-    fn run(
-        &self,
-        exec: Exec<'_>,
-        k: usize,
-        a: &View<'_>,
-        b: &Right<'_>,
-        c: &Shared<'_, f32>,
-        ldc: usize,
-        epilogue: &Epilogue<'_>,
-    ) {
-        let (mr, nr) = micro::tile(exec.set());
-        let rows = self.m1 - self.m0;
-        let mut a_block = vec![0.0f32; rows.min(MC) * KC.min(k)];
-        let mut b_block = match b {
-            Right::Pack(_) => vec![0.0f32; (self.n1 - self.n0).min(NC).next_multiple_of(nr) * KC.min(k)],
-            Right::Packed(_) => Vec::new(),
-        };
+/// Where the values of one tile's operand begin, and the distances of its rows and steps.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    data: &'a [f32],
+    row: usize,
+    step: usize,
+}
+
+impl Product<'_> {
+    /// Computes rows `m` of columns `n`, which no other part touches.
+    fn part(&self, m: Range<usize>, n: Range<usize>) {
+        let (k, nr) = (self.k, self.nr);
+        let (mut a_block, mut b_block) = (scratch::take(), scratch::take());
         let mut edge = [0.0f32; 12 * 32];
-        for jc in (self.n0..self.n1).step_by(NC) {
-            let nc = NC.min(self.n1 - jc);
+        let most = if let Right::Packed(_) = self.b { n.len() } else { NC };
+        for jc in n.clone().step_by(most) {
+            let nc = most.min(n.end - jc);
             for k0 in (0..k).step_by(KC) {
                 let kc = KC.min(k - k0);
-                if let Right::Pack(columns) = b {
-                    columns.pack(k0, kc, jc, nc, nr, &mut b_block[..nc.next_multiple_of(nr) * kc]);
-                }
-                for ic in (self.m0..self.m1).step_by(MC) {
-                    let mc = MC.min(self.m1 - ic);
-                    pack_a(a, ic, mc, k0, kc, mr, &mut a_block[..mc * kc]);
-                    for jr in (0..nc).step_by(nr) {
-                        let panel = match b {
-                            Right::Pack(_) => &b_block[jr * kc..(jr + nr) * kc],
-                            Right::Packed(b) => {
-                                let from = (jc + jr) * k + k0 * nr;
-                                &b.panels[from..from + kc * nr]
+                let last = k0 + kc == k;
+                self.pack_columns(k0, kc, jc, nc, &mut b_block);
+                let mc = MC / self.rows * self.rows;
+                for ic in m.clone().step_by(mc) {
+                    let mc = mc.min(m.end - ic);
+                    self.pack_rows(k0, kc, ic, mc, &mut a_block);
+                    for jg in (0..nc).step_by(FINISH) {
+                        let group = jg..nc.min(jg + FINISH);
+                        for jr in group.clone().step_by(nr) {
+                            let cols = nr.min(nc - jr);
+                            let b = self.columns(k0, kc, jc, jr, nc, &b_block);
+                            for ir in (0..mc).step_by(self.rows) {
+                                let rows = self.rows.min(mc - ir);
+                                let a = self.rows(k0, kc, ic, ir, rows, &a_block);
+                                self.tile(rows, cols, kc, a, b, ic + ir, jc + jr, k0 > 0, &mut edge);
                             }
-                        };
-                        let cols = nr.min(nc - jr);
-                        for ir in (0..mc).step_by(mr) {
-                            let rows = mr.min(mc - ir);
-                            let block = &a_block[ir * kc..(ir + rows) * kc];
-                            let at = (ic + ir) * ldc + jc + jr;
-                            tile(exec, rows, cols, kc, block, panel, c, at, ldc, k0 > 0, &mut edge);
                         }
-                    }
-                    if k0 + kc == k && !epilogue.is_empty() {
-                        for i in ic..ic + mc {
-                            // SAFETY: rows and columns of this part, which no other piece touches.
-                            let row = unsafe { c.slice(i * ldc + jc, nc) };
-                            crate::dispatch::apply_epilogue(exec.set(), epilogue, i, jc, row);
+                        if last && !self.epilogue.is_empty() {
+                            for i in ic..ic + mc {
+                                let at = jc + group.start;
+                                // SAFETY: rows and columns of this part, which no other part touches.
+                                let row = unsafe { self.c.slice(i * self.ldc + at, group.len()) };
+                                self.epilogue.apply(self.exec.set(), i, at, self.ldc, row);
+                            }
                         }
                     }
                 }
             }
         }
+        scratch::give(a_block);
+        scratch::give(b_block);
+    }
+
+    /// Packs what of columns `jc..jc + nc` cannot be read where it is.
+    fn pack_columns(&self, k0: usize, kc: usize, jc: usize, nc: usize, block: &mut Vec<f32>) {
+        let nr = self.nr;
+        match self.b {
+            Right::Packed(_) => {}
+            Right::Columns(columns) => {
+                block.resize(nc.next_multiple_of(nr) * kc + PAD, 0.0);
+                columns.pack(self.exec.set(), k0, kc, jc, nc, nr, block);
+            }
+            Right::Direct(view) => {
+                // The last columns, where they do not fill half a tile or a whole one.
+                let tail = nc % (nr / 2);
+                if tail > 0 {
+                    let from = nc / nr * nr;
+                    block.resize(nr * kc, 0.0);
+                    view.pack(self.exec.set(), k0, kc, jc + from, nc - from, nr, block);
+                }
+            }
+        }
+    }
+
+    /// The columns of one tile.
+    fn columns<'b>(&'b self, k0: usize, kc: usize, jc: usize, jr: usize, nc: usize, block: &'b [f32]) -> Place<'b> {
+        let nr = self.nr;
+        match &self.b {
+            Right::Packed(b) => {
+                let from = (jc + jr) * self.k + k0 * nr;
+                Place { data: &b.panels[from..from + kc * nr], row: 1, step: nr }
+            }
+            Right::Columns(_) => Place { data: &block[jr * kc..(jr + nr) * kc], row: 1, step: nr },
+            Right::Direct(view) => {
+                let cols = nr.min(nc - jr);
+                if cols == nr || cols == nr / 2 {
+                    Place { data: &view.data[k0 * view.row_stride + jc + jr..], row: 1, step: view.row_stride }
+                } else {
+                    Place { data: &block[..nr * kc], row: 1, step: nr }
+                }
+            }
+        }
+    }
+
+    /// Packs what of rows `ic..ic + mc` cannot be read where it is.
+    fn pack_rows(&self, k0: usize, kc: usize, ic: usize, mc: usize, block: &mut Vec<f32>) {
+        match self.a {
+            Left::Packed(_) => {}
+            Left::View(a) if direct(&a) => {}
+            Left::View(a) => {
+                block.resize(mc * (kc + PAD), 0.0);
+                pack_a(&a, ic, mc, k0, kc, self.rows, block);
+            }
+            Left::Rows(rows) => {
+                block.resize(mc * kc + PAD, 0.0);
+                for ir in (0..mc).step_by(self.rows) {
+                    let count = self.rows.min(mc - ir);
+                    let block = &mut block[ir * kc..(ir + count) * kc + PAD];
+                    rows.pack(self.exec.set(), k0, kc, ic + ir, count, block);
+                }
+            }
+        }
+    }
+
+    /// The rows of one tile.
+    fn rows<'b>(&'b self, k0: usize, kc: usize, ic: usize, ir: usize, rows: usize, block: &'b [f32]) -> Place<'b> {
+        match &self.a {
+            Left::Packed(a) => {
+                let from = (ic + ir) * self.k + k0 * rows;
+                Place { data: &a.panels[from..from + kc * rows], row: 1, step: rows }
+            }
+            Left::View(a) if direct(a) => {
+                Place { data: &a.data[(ic + ir) * a.row_stride + k0..], row: a.row_stride, step: 1 }
+            }
+            Left::View(a) if a.col_stride == 1 => {
+                Place { data: &block[ir * (kc + PAD)..], row: kc + PAD, step: 1 }
+            }
+            Left::View(_) | Left::Rows(_) => {
+                Place { data: &block[ir * kc..(ir + rows) * kc], row: 1, step: rows }
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    #[inline(always)]
+    fn tile(
+        &self,
+        rows: usize,
+        cols: usize,
+        kc: usize,
+        a: Place<'_>,
+        b: Place<'_>,
+        i: usize,
+        j: usize,
+        resume: bool,
+        edge: &mut [f32; 12 * 32],
+    ) {
+        let (set, ldc, nr) = (self.exec.set(), self.ldc, self.nr);
+        let half = cols <= nr / 2;
+        let width = if half { nr / 2 } else { nr };
+        debug_assert!(a.data.len() > (rows - 1) * a.row + (kc - 1) * a.step);
+        debug_assert!(b.data.len() >= (kc - 1) * b.step + width);
+        let at = i * ldc + j;
+        let mut t = micro::Tile {
+            k: kc,
+            a: a.data.as_ptr(),
+            a_row: a.row,
+            a_step: a.step,
+            b: b.data.as_ptr(),
+            b_step: b.step,
+            c: std::ptr::null_mut(),
+            ldc,
+            resume,
+        };
+        if cols == width {
+            // SAFETY: the part covers `rows` rows of `width` columns from `at`, all inside C.
+            t.c = unsafe { self.c.slice(at, (rows - 1) * ldc + width).as_mut_ptr() };
+            // SAFETY: `Exec` guarantees the instruction set; A and B hold kc steps, C the whole tile.
+            unsafe { micro::run(set, rows, half, t) };
+            return;
+        }
+        // Fewer columns than the tile: compute the whole tile aside and keep the columns that exist.
+        if resume {
+            for r in 0..rows {
+                // SAFETY: `cols` elements of row r of this part.
+                edge[r * nr..r * nr + cols].copy_from_slice(unsafe { self.c.slice(at + r * ldc, cols) });
+            }
+        }
+        t.c = edge.as_mut_ptr();
+        t.ldc = nr;
+        // SAFETY: as above, with a C of 12 rows of 32, which is at least any tile.
+        unsafe { micro::run(set, rows, half, t) };
+        for r in 0..rows {
+            // SAFETY: `cols` elements of row r of this part.
+            unsafe { self.c.slice(at + r * ldc, cols) }.copy_from_slice(&edge[r * nr..r * nr + cols]);
+        }
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-#[inline(always)]
-fn tile(
-    exec: Exec<'_>,
-    rows: usize,
-    cols: usize,
-    kc: usize,
-    a: &[f32],
-    b: &[f32],
-    c: &Shared<'_, f32>,
-    at: usize,
-    ldc: usize,
-    resume: bool,
-    edge: &mut [f32; 12 * 32],
-) {
-    let (_, nr) = micro::tile(exec.set());
-    debug_assert!(a.len() == rows * kc && b.len() == nr * kc);
-    let mut t = micro::Tile {
-        k: kc,
-        a: a.as_ptr(),
-        a_row: 1,
-        a_step: rows,
-        b: b.as_ptr(),
-        c: std::ptr::null_mut(),
-        ldc,
-        resume,
-    };
-    if cols == nr {
-        // SAFETY: the caller's part covers `rows` rows of NR columns from `at`, all inside C.
-        t.c = unsafe { c.slice(at, (rows - 1) * ldc + nr).as_mut_ptr() };
-        // SAFETY: `Exec` guarantees the instruction set; A and B hold kc steps, C the whole tile.
-        unsafe { micro::run(exec.set(), rows, t) };
-        return;
-    }
-    // Fewer columns than the tile: compute the whole tile aside and keep the columns that exist.
-    if resume {
-        for i in 0..rows {
-            // SAFETY: `cols` elements of row i of this part.
-            edge[i * nr..i * nr + cols].copy_from_slice(unsafe { c.slice(at + i * ldc, cols) });
-        }
-    }
-    t.c = edge.as_mut_ptr();
-    t.ldc = nr;
-    // SAFETY: as above, with a C of 12 rows of 32, which is at least any tile.
-    unsafe { micro::run(exec.set(), rows, t) };
-    for i in 0..rows {
-        // SAFETY: `cols` elements of row i of this part.
-        unsafe { c.slice(at + i * ldc, cols) }.copy_from_slice(&edge[i * nr..i * nr + cols]);
-    }
+/// Whether the rows of A can be read where they lie: their steps side by side, and the rows not all in the same
+/// sets of the first-level cache.
+fn direct(a: &View<'_>) -> bool {
+    a.col_stride == 1 && a.row_stride % 512 != 0
 }

@@ -1,5 +1,8 @@
 use isobit_numerics as num;
 
+use crate::KernelSet;
+use crate::math::{self, Unary};
+
 /// What is added to each element after its chain, as one rounded addition.
 #[derive(Debug, Clone, Copy, Default)]
 pub enum Bias<'a> {
@@ -12,62 +15,70 @@ pub enum Bias<'a> {
     Rows(&'a [f32]),
 }
 
-/// The function applied last.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub enum Activation {
-    /// None.
-    #[default]
-    None,
-    /// `max(x, +0)` by the profile's rule.
-    Relu,
-}
-
 /// What happens to each element of a product once its chain is complete: the same roundings as the separate
 /// operators, without another pass over memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// Added first.
     pub bias: Bias<'a>,
+    /// Added next: as many elements as C, in its layout.
+    pub add: Option<&'a [f32]>,
     /// Applied last.
-    pub activation: Activation,
+    pub activation: Option<Unary>,
 }
 
 impl<'a> Epilogue<'a> {
-    /// The same for a part of the rows that begins at `first`.
-    pub(crate) fn rows_from(&self, first: usize) -> Epilogue<'a> {
+    /// The same for the part of C that begins `offset` elements into it, at row `first`.
+    pub(crate) fn part(&self, first: usize, offset: usize) -> Epilogue<'a> {
         let bias = match self.bias {
             Bias::Rows(b) => Bias::Rows(&b[first..]),
             other => other,
         };
-        Epilogue { bias, ..*self }
+        Epilogue { bias, add: self.add.map(|a| &a[offset..]), ..*self }
     }
 
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
-        matches!(self.bias, Bias::None) && self.activation == Activation::None
+        matches!(self.bias, Bias::None) && self.add.is_none() && self.activation.is_none()
     }
 
-    /// Applies itself to part of row `i`, from column `j0`.
-    #[inline(always)]
-    pub(crate) fn apply(&self, i: usize, j0: usize, row: &mut [f32]) {
+    /// Applies itself to part of row `i`, from column `j0`; rows are `ldc` apart.
+    pub(crate) fn apply(&self, set: KernelSet, i: usize, j0: usize, ldc: usize, row: &mut [f32]) {
+        let add = self.add.map(|a| &a[i * ldc + j0..][..row.len()]);
+        let relu = self.activation == Some(Unary::Relu);
         match self.bias {
-            Bias::None => {}
             Bias::Columns(b) => {
-                for (x, &b) in row.iter_mut().zip(&b[j0..]) {
-                    *x += b;
-                }
+                add_many(set, row, &b[j0..j0 + row.len()]);
+                finish(set, row, None, add, relu);
             }
-            Bias::Rows(b) => {
-                let b = b[i];
-                for x in row.iter_mut() {
-                    *x += b;
-                }
-            }
+            Bias::Rows(b) => finish(set, row, Some(b[i]), add, relu),
+            Bias::None => finish(set, row, None, add, relu),
         }
-        if self.activation == Activation::Relu {
-            for x in row.iter_mut() {
-                *x = num::relu(*x);
-            }
+        if let Some(f) = self.activation.filter(|_| !relu) {
+            math::apply(set, f, row);
+        }
+    }
+}
+
+crate::dispatch::multiversion! {
+    fn add_many(row: &mut [f32], b: &[f32]) {
+        for (x, &b) in row.iter_mut().zip(b) {
+            *x += b;
+        }
+    }
+}
+
+crate::dispatch::multiversion! {
+    fn finish(row: &mut [f32], bias: Option<f32>, add: Option<&[f32]>, relu: bool) {
+        match (bias, add, relu) {
+            (None, None, false) => {}
+            (Some(b), None, false) => row.iter_mut().for_each(|x| *x += b),
+            (Some(b), None, true) => row.iter_mut().for_each(|x| *x = num::relu(*x + b)),
+            (None, None, true) => row.iter_mut().for_each(|x| *x = num::relu(*x)),
+            (Some(b), Some(a), false) => row.iter_mut().zip(a).for_each(|(x, a)| *x = (*x + b) + a),
+            (Some(b), Some(a), true) => row.iter_mut().zip(a).for_each(|(x, a)| *x = num::relu((*x + b) + a)),
+            (None, Some(a), false) => row.iter_mut().zip(a).for_each(|(x, a)| *x += a),
+            (None, Some(a), true) => row.iter_mut().zip(a).for_each(|(x, a)| *x = num::relu(*x + a)),
         }
     }
 }

@@ -10,13 +10,14 @@ pub(super) fn tile(set: KernelSet) -> (usize, usize) {
     match set {
         KernelSet::Avx512 => (12, 32),
         KernelSet::Avx2 => (6, 16),
-        KernelSet::Neon => (8, 12),
+        KernelSet::Neon => (6, 16),
         KernelSet::Scalar => (4, 8),
     }
 }
 
-/// Operands of one tile: `k` steps of `mr` values of A (row i of step p at `a[i * a_row + p * a_step]`)
-/// against `k` steps of `NR` packed values of B, onto `mr` rows of C at distance `ldc`.
+/// Operands of one tile: `k` steps of `mr` values of A (row i of step p at `a[i * a_row + p * a_step]`; one of
+/// the two distances is 1) against `k` steps of columns of B, `b_step` apart, onto `mr` rows of C at distance
+/// `ldc`.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub(super) k: usize,
@@ -24,6 +25,7 @@ pub(super) struct Tile {
     pub(super) a_row: usize,
     pub(super) a_step: usize,
     pub(super) b: *const f32,
+    pub(super) b_step: usize,
     pub(super) c: *mut f32,
     pub(super) ldc: usize,
     /// Whether the accumulators start from C instead of +0.
@@ -31,42 +33,52 @@ pub(super) struct Tile {
 }
 
 macro_rules! by_rows {
-    ($mr:expr, $f:ident, $t:expr, [$($n:literal)*]) => {
-        match $mr { $($n => $f::<$n>($t),)* _ => unreachable!("tile of {} rows", $mr) }
+    ($mr:expr, $f:ident, $t:expr, $v:literal, [$($n:literal)*]) => {
+        if $t.a_row == 1 {
+            match $mr { $($n => $f::<$n, $v, true>($t),)* _ => unreachable!("tile of {} rows", $mr) }
+        } else {
+            match $mr { $($n => $f::<$n, $v, false>($t),)* _ => unreachable!("tile of {} rows", $mr) }
+        }
     };
 }
 
-/// Computes one tile of `mr` rows (1 to the set's most) and all its columns.
+/// Computes one tile of `mr` rows (1 to the set's most) and all its columns, or the first half of them.
 ///
 /// # Safety
-/// The machine has the instruction set; `t`'s pointers are valid for the extents given there:
-/// `k` steps of A and B, `mr` rows of `NR` elements of C.
-pub(super) unsafe fn run(set: KernelSet, mr: usize, t: Tile) {
+/// The machine has the instruction set; `t`'s pointers are valid for the extents given there: `k` steps of A and
+/// B, `mr` rows of C, of `NR` columns or half as many.
+pub(super) unsafe fn run(set: KernelSet, mr: usize, half: bool, t: Tile) {
     // SAFETY: the caller promises exactly what the tiles ask for.
     unsafe {
-        match set {
+        match (set, half) {
             #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-            KernelSet::Avx512 => by_rows!(mr, avx512, t, [1 2 3 4 5 6 7 8 9 10 11 12]),
+            (KernelSet::Avx512, false) => by_rows!(mr, avx512, t, 2, [1 2 3 4 5 6 7 8 9 10 11 12]),
+            #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+            (KernelSet::Avx512, true) => by_rows!(mr, avx512, t, 1, [1 2 3 4 5 6 7 8 9 10 11 12]),
             #[cfg(target_arch = "x86_64")]
-            KernelSet::Avx2 => by_rows!(mr, avx2, t, [1 2 3 4 5 6]),
+            (KernelSet::Avx2, false) => by_rows!(mr, avx2, t, 2, [1 2 3 4 5 6]),
+            #[cfg(target_arch = "x86_64")]
+            (KernelSet::Avx2, true) => by_rows!(mr, avx2, t, 1, [1 2 3 4 5 6]),
             #[cfg(target_arch = "aarch64")]
-            KernelSet::Neon => by_rows!(mr, neon, t, [1 2 3 4 5 6 7 8]),
-            _ => by_rows!(mr, scalar, t, [1 2 3 4]),
+            (KernelSet::Neon, false) => by_rows!(mr, neon, t, 4, [1 2 3 4 5 6]),
+            #[cfg(target_arch = "aarch64")]
+            (KernelSet::Neon, true) => by_rows!(mr, neon, t, 2, [1 2 3 4 5 6]),
+            (_, false) => by_rows!(mr, scalar, t, 8, [1 2 3 4]),
+            (_, true) => by_rows!(mr, scalar, t, 4, [1 2 3 4]),
         }
     }
 }
 
-unsafe fn scalar<const MR: usize>(t: Tile) {
-    const NR: usize = 8;
+unsafe fn scalar<const MR: usize, const V: usize, const PACKED: bool>(t: Tile) {
     for i in 0..MR {
-        for j in 0..NR {
-            // SAFETY: i < mr, j < NR, p < k: inside the tile's extents.
+        for j in 0..V {
+            // SAFETY: i < mr, j < columns, p < k: inside the tile's extents.
             unsafe {
                 let c = t.c.add(i * t.ldc + j);
                 let mut acc = if t.resume { *c } else { 0.0 };
                 for p in 0..t.k {
                     let a = *t.a.add(i * t.a_row + p * t.a_step);
-                    acc = isobit_numerics::fma(a, *t.b.add(p * NR + j), acc);
+                    acc = isobit_numerics::fma(a, *t.b.add(p * t.b_step + j), acc);
                 }
                 *c = acc;
             }
@@ -76,11 +88,11 @@ unsafe fn scalar<const MR: usize>(t: Tile) {
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd_tile {
-    ($name:ident, $feature:literal, $nr:literal, $lanes:literal, $vec:ty,
-     $zero:expr, $load:path, $store:path, $splat:path, |$a:ident, $b:ident, $acc:ident| $fma:expr) => {
+    ($name:ident, $feature:literal, $lanes:literal, $vec:ty, $zero:expr, $load:path, $store:path, $splat:path,
+     |$a:ident, $b:ident, $acc:ident| $fma:expr) => {
+        /// `MR` rows of `V` vectors. `PACKED`: the rows of A lie side by side.
         #[target_feature(enable = $feature)]
-        unsafe fn $name<const MR: usize>(t: Tile) {
-            const V: usize = $nr / $lanes;
+        unsafe fn $name<const MR: usize, const V: usize, const PACKED: bool>(t: Tile) {
             // SAFETY: rows below mr, columns below NR and steps below k are inside the tile's extents.
             unsafe {
                 let mut acc: [[$vec; V]; MR] = [[$zero; V]; MR];
@@ -91,21 +103,26 @@ macro_rules! simd_tile {
                         }
                     }
                 }
-                let (mut a, mut b) = (t.a, t.b);
+                // Every third row has a pointer of its own; the two after it are at distances from there.
+                let far = if PACKED { 1 } else { t.a_row };
+                let mut a: [*const f32; 4] = [0, 1, 2, 3].map(|i| t.a.wrapping_add(3 * i * far));
+                let mut b = t.b;
                 for _ in 0..t.k {
                     let mut row = [$zero; V];
                     for v in 0..V {
                         row[v] = $load(b.add(v * $lanes));
                     }
                     for i in 0..MR {
-                        let $a = $splat(*a.add(i * t.a_row));
+                        let $a = if PACKED { $splat(*a[0].add(i)) } else { $splat(*a[i / 3].add(i % 3 * far)) };
                         for v in 0..V {
                             let ($b, $acc) = (row[v], acc[i][v]);
                             acc[i][v] = $fma;
                         }
                     }
-                    a = a.wrapping_add(t.a_step);
-                    b = b.wrapping_add($nr);
+                    for a in &mut a {
+                        *a = a.wrapping_add(if PACKED { t.a_step } else { 1 });
+                    }
+                    b = b.wrapping_add(t.b_step);
                 }
                 for i in 0..MR {
                     for v in 0..V {
@@ -124,7 +141,6 @@ use std::arch::x86_64::*;
 simd_tile!(
     avx512,
     "avx512f",
-    32,
     16,
     __m512,
     _mm512_setzero_ps(),
@@ -138,7 +154,6 @@ simd_tile!(
 simd_tile!(
     avx2,
     "avx2,fma",
-    16,
     8,
     __m256,
     _mm256_setzero_ps(),
@@ -155,7 +170,6 @@ use std::arch::aarch64::*;
 simd_tile!(
     neon,
     "neon",
-    12,
     4,
     float32x4_t,
     vdupq_n_f32(0.0),
@@ -164,3 +178,21 @@ simd_tile!(
     vdupq_n_f32,
     |a, b, acc| vfmaq_f32(acc, a, b)
 );
+
+/// Multiply-adds a second of the inner tile on operands in the first-level cache.
+pub fn tile_rate(set: KernelSet, direct: bool) -> f64 {
+    let (mr, nr) = tile(set);
+    let k = 256;
+    let (a, b, mut c) = (vec![0.5f32; mr * (k + 16)], vec![0.25f32; nr * k], vec![0.0f32; mr * nr]);
+    let mut best = 0.0f64;
+    for _ in 0..20 {
+        let start = std::time::Instant::now();
+        for _ in 0..1000 {
+            let t = Tile { k, a: a.as_ptr(), a_row: if direct { k + 16 } else { 1 }, a_step: if direct { 1 } else { mr }, b: b.as_ptr(), b_step: nr, c: c.as_mut_ptr(), ldc: nr, resume: true };
+            unsafe { run(set, mr, false, t) };
+        }
+        let r = (1000 * mr * nr * k) as f64 / start.elapsed().as_secs_f64();
+        if r > best { best = r; }
+    }
+    best
+}

@@ -6,15 +6,15 @@
 
 mod driver;
 mod epilogue;
-mod micro;
+pub mod micro;
 mod pack;
 mod scalar;
 
-pub(crate) use driver::gemm_columns;
+pub(crate) use driver::{Left, Right, product};
 pub use driver::{gemm, gemm_packed};
-pub use epilogue::{Activation, Bias, Epilogue};
-pub(crate) use pack::Columns;
-pub use pack::PackedB;
+pub use epilogue::{Bias, Epilogue};
+pub(crate) use pack::{Columns, Rows};
+pub use pack::{PackedA, PackedB};
 
 /// A matrix in memory: element (i, j) is at `offset + i * row_stride + j * col_stride`.
 #[derive(Debug, Clone, Copy)]

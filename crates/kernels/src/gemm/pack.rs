@@ -3,13 +3,20 @@ use crate::KernelSet;
 
 /// What the columns of the right side are packed from.
 pub(crate) trait Columns: Sync {
-    /// Writes rows `k0..k0+kc` of columns `n0..n0+nc` as panels of `nr` columns, each `kc` steps of
-    /// `nr` values; columns past the last are zero.
-    fn pack(&self, k0: usize, kc: usize, n0: usize, nc: usize, nr: usize, out: &mut [f32]);
+    /// Writes steps `k0..k0+kc` of columns `n0..n0+nc` as panels of `nr` columns, each `kc` steps of
+    /// `nr` values; columns past the last have no meaning. Up to [`PAD`] elements past the last panel may be written.
+    #[allow(clippy::too_many_arguments)]
+    fn pack(&self, set: KernelSet, k0: usize, kc: usize, n0: usize, nc: usize, nr: usize, out: &mut [f32]);
+}
+
+/// What the rows of the left side are packed from.
+pub(crate) trait Rows: Sync {
+    /// Writes steps `k0..k0+kc` of rows `m0..m0+rows`: `kc` steps of `rows` values, and maybe up to [`PAD`] more.
+    fn pack(&self, set: KernelSet, k0: usize, kc: usize, m0: usize, rows: usize, out: &mut [f32]);
 }
 
 impl Columns for View<'_> {
-    fn pack(&self, k0: usize, kc: usize, n0: usize, nc: usize, nr: usize, out: &mut [f32]) {
+    fn pack(&self, _: KernelSet, k0: usize, kc: usize, n0: usize, nc: usize, nr: usize, out: &mut [f32]) {
         for (panel, out) in out.chunks_mut(kc * nr).take(nc.div_ceil(nr)).enumerate() {
             let j0 = n0 + panel * nr;
             let cols = nr.min(n0 + nc - j0);
@@ -67,7 +74,7 @@ impl PackedB {
         let (_, nr) = micro::tile(set);
         let mut panels = vec![0.0; k * n.next_multiple_of(nr)];
         if k > 0 && n > 0 {
-            b.pack(0, k, 0, n, nr, &mut panels);
+            b.pack(set, 0, k, 0, n, nr, &mut panels);
         }
         Self { set, k, n, panels }
     }
@@ -83,22 +90,68 @@ impl PackedB {
     }
 }
 
-/// Packs rows `m0..m0+mc`, steps `k0..k0+kc` of A: panels of at most `mr` rows, each `kc` steps of as many
-/// values as the panel has rows.
-pub(super) fn pack_a(a: &View<'_>, m0: usize, mc: usize, k0: usize, kc: usize, mr: usize, out: &mut [f32]) {
-    for i0 in (0..mc).step_by(mr) {
-        let rows = mr.min(mc - i0);
-        let panel = &mut out[i0 * kc..(i0 + rows) * kc];
-        for i in 0..rows {
-            let from = (m0 + i0 + i) * a.row_stride + k0 * a.col_stride;
-            if a.col_stride == 1 {
-                for (p, &x) in a.data[from..from + kc].iter().enumerate() {
-                    panel[p * rows + i] = x;
-                }
-            } else {
-                for p in 0..kc {
-                    panel[p * rows + i] = a.data[from + p * a.col_stride];
-                }
+/// The left side of a multiplication, packed once for one kernel set.
+#[derive(Debug, Clone)]
+pub struct PackedA {
+    pub(super) set: KernelSet,
+    pub(super) m: usize,
+    pub(super) k: usize,
+    /// Panels of [`PackedA::rows`] rows, the last may have fewer, each `k` steps of as many values.
+    pub(super) panels: Vec<f32>,
+}
+
+impl PackedA {
+    /// Packs the `m` by `k` matrix `a` for `set`.
+    ///
+    /// # Panics
+    /// When `a` does not hold such a matrix.
+    pub fn new(set: KernelSet, m: usize, k: usize, a: View<'_>) -> Self {
+        assert!(a.holds(m, k), "A is smaller than {m} x {k}");
+        let rows = Self::rows(set, m);
+        let mut panels = vec![0.0; m * k];
+        for i0 in (0..m).step_by(rows) {
+            let rows = rows.min(m - i0);
+            pack_steps(&a, i0, rows, 0, k, &mut panels[i0 * k..(i0 + rows) * k]);
+        }
+        Self { set, m, k, panels }
+    }
+
+    /// Rows of a tile for a matrix of `m` rows: no more than the set has, and about as many in each.
+    pub(super) fn rows(set: KernelSet, m: usize) -> usize {
+        let (most, _) = micro::tile(set);
+        m.div_ceil(m.div_ceil(most).max(1)).max(1)
+    }
+}
+
+/// Between the rows of a packed block, so that they do not meet in the same sets of the cache.
+pub(super) const PAD: usize = 16;
+
+/// Packs rows `m0..m0+mc`, steps `k0..k0+kc` of A, whose tiles have at most `rows` rows: rows side by side where
+/// the steps of A are ([`PAD`] values apart), else the steps of each tile side by side.
+pub(super) fn pack_a(a: &View<'_>, m0: usize, mc: usize, k0: usize, kc: usize, rows: usize, out: &mut [f32]) {
+    if a.col_stride == 1 {
+        for (i, out) in out.chunks_exact_mut(kc + PAD).take(mc).enumerate() {
+            let from = (m0 + i) * a.row_stride + k0;
+            out[..kc].copy_from_slice(&a.data[from..from + kc]);
+        }
+        return;
+    }
+    for i0 in (0..mc).step_by(rows) {
+        let rows = rows.min(mc - i0);
+        pack_steps(a, m0 + i0, rows, k0, kc, &mut out[i0 * kc..(i0 + rows) * kc]);
+    }
+}
+
+/// Writes `kc` steps of `rows` values.
+fn pack_steps(a: &View<'_>, m0: usize, rows: usize, k0: usize, kc: usize, out: &mut [f32]) {
+    let from = m0 * a.row_stride + k0 * a.col_stride;
+    for (p, out) in out.chunks_exact_mut(rows).take(kc).enumerate() {
+        let from = from + p * a.col_stride;
+        if a.row_stride == 1 {
+            out.copy_from_slice(&a.data[from..from + rows]);
+        } else {
+            for (i, x) in out.iter_mut().enumerate() {
+                *x = a.data[from + i * a.row_stride];
             }
         }
     }

@@ -19,6 +19,6 @@ pub(super) fn gemm(
         for (j, c) in row.iter_mut().enumerate() {
             *c = (0..k).fold(0.0, |acc, p| fma(a.at(i, p), b.at(p, j), acc));
         }
-        e.apply(i, 0, row);
+        e.apply(crate::KernelSet::Scalar, i, 0, ldc, row);
     }
 }

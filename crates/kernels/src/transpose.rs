@@ -1,0 +1,86 @@
+//! Matrices turned over their diagonal.
+
+use crate::KernelSet;
+use crate::dispatch::multiversion;
+
+/// `y[j * m + i] = x[i * ldx + j]` for an `m` by `n` matrix with rows `ldx` apart.
+///
+/// # Panics
+/// When a slice is smaller than that.
+pub fn transpose_into(set: KernelSet, x: &[f32], ldx: usize, m: usize, n: usize, y: &mut [f32]) {
+    assert!(m == 0 || n == 0 || ((m - 1) * ldx + n <= x.len() && m * n <= y.len()));
+    turn(set, x, ldx, m, n, y);
+}
+
+multiversion! {
+    fn turn(x: &[f32], ldx: usize, m: usize, n: usize, y: &mut [f32]) {
+        const B: usize = 8;
+        let (whole_m, whole_n) = (m / B * B, n / B * B);
+        for j0 in (0..whole_n).step_by(B) {
+            for i0 in (0..whole_m).step_by(B) {
+                let mut block = [[0.0f32; B]; B];
+                for (i, row) in block.iter_mut().enumerate() {
+                    row.copy_from_slice(&x[(i0 + i) * ldx + j0..][..B]);
+                }
+                let block = turn_block(block);
+                for (j, row) in block.iter().enumerate() {
+                    y[(j0 + j) * m + i0..][..B].copy_from_slice(row);
+                }
+            }
+        }
+        for j in 0..n {
+            for i in if j < whole_n { whole_m } else { 0 }..m {
+                y[j * m + i] = x[i * ldx + j];
+            }
+        }
+    }
+}
+
+/// Exchanges rows and columns by three rounds of exchanges between pairs of rows, which compile to shuffles.
+#[inline(always)]
+fn turn_block(a: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
+    let mut b = [[0.0; 8]; 8];
+    // Pairs of rows: elements of both alternate.
+    for r in 0..4 {
+        let (x, y) = (a[2 * r], a[2 * r + 1]);
+        b[2 * r] = [x[0], y[0], x[1], y[1], x[4], y[4], x[5], y[5]];
+        b[2 * r + 1] = [x[2], y[2], x[3], y[3], x[6], y[6], x[7], y[7]];
+    }
+    let mut c = [[0.0; 8]; 8];
+    for r in 0..2 {
+        let (p, q, s, t) = (b[4 * r], b[4 * r + 1], b[4 * r + 2], b[4 * r + 3]);
+        c[4 * r] = [p[0], p[1], s[0], s[1], p[4], p[5], s[4], s[5]];
+        c[4 * r + 1] = [p[2], p[3], s[2], s[3], p[6], p[7], s[6], s[7]];
+        c[4 * r + 2] = [q[0], q[1], t[0], t[1], q[4], q[5], t[4], t[5]];
+        c[4 * r + 3] = [q[2], q[3], t[2], t[3], q[6], q[7], t[6], t[7]];
+    }
+    let mut d = [[0.0; 8]; 8];
+    for r in 0..4 {
+        let (x, y) = (c[r], c[4 + r]);
+        d[r] = [x[0], x[1], x[2], x[3], y[0], y[1], y[2], y[3]];
+        d[4 + r] = [x[4], x[5], x[6], x[7], y[4], y[5], y[6], y[7]];
+    }
+    d
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equals_its_definition() {
+        for set in KernelSet::available() {
+            for (m, n) in [(0, 3), (1, 1), (8, 8), (9, 17), (49, 30), (16, 40)] {
+                let ldx = n + 2;
+                let x: Vec<f32> = (0..m * ldx).map(|i| i as f32).collect();
+                let mut y = vec![-1.0; m * n];
+                transpose_into(set, &x, ldx, m, n, &mut y);
+                for i in 0..m {
+                    for j in 0..n {
+                        assert_eq!(y[j * m + i], x[i * ldx + j], "{set} {m} {n} {i} {j}");
+                    }
+                }
+            }
+        }
+    }
+}
