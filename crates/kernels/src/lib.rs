@@ -18,6 +18,7 @@ pub mod reduce;
 mod scratch;
 mod shared;
 mod split;
+mod strided;
 pub mod transpose;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};

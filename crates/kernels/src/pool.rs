@@ -60,7 +60,11 @@ crate::dispatch::multiversion! {
     /// show in the result.
     fn max_plane(p: &Pool2d, x: &[f32], y: &mut [f32]) {
         let w = p.input[1];
+        let step = p.strides[1];
         let mut columns = vec![0.0f32; w];
+        // The columns by phase, where the windows' steps are short: every tap is then a run.
+        let per_phase = w.div_ceil(step);
+        let mut phases = if step > 1 && step <= 4 { vec![0.0f32; step * per_phase] } else { Vec::new() };
         for (oh, y) in y.chunks_exact_mut(p.output[1]).enumerate() {
             columns.fill(f32::NEG_INFINITY);
             for r in 0..p.kernel[0] {
@@ -68,6 +72,10 @@ crate::dispatch::multiversion! {
                 for (c, &x) in columns.iter_mut().zip(&x[ih * w..(ih + 1) * w]) {
                     *c = num::max(*c, x);
                 }
+            }
+            for (q, phase) in phases.chunks_exact_mut(per_phase).enumerate().take(w) {
+                let count = (w - q).div_ceil(step);
+                crate::strided::copy(&columns[q..], step, &mut phase[..count]);
             }
             y.fill(f32::NEG_INFINITY);
             for s in 0..p.kernel[1] {
@@ -79,9 +87,16 @@ crate::dispatch::multiversion! {
                     continue;
                 }
                 let from = first + before * p.strides[1] - p.pads[1];
-                let taps = columns[from..].iter().step_by(p.strides[1]);
-                for (y, &x) in y[before..end].iter_mut().zip(taps) {
-                    *y = num::max(*y, x);
+                let y = &mut y[before..end];
+                if step == 1 || !phases.is_empty() {
+                    let taps = if step == 1 { &columns[from..] } else { &phases[from % step * per_phase + from / step..] };
+                    for (y, &x) in y.iter_mut().zip(taps) {
+                        *y = num::max(*y, x);
+                    }
+                } else {
+                    for (y, &x) in y.iter_mut().zip(columns[from..].iter().step_by(step)) {
+                        *y = num::max(*y, x);
+                    }
                 }
             }
         }

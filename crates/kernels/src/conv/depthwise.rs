@@ -1,10 +1,11 @@
 //! One filter a channel.
 
 use super::Conv2d;
-use super::phases::{Phases, SLACK, copy_run};
+use super::phases::Phases;
 use crate::dispatch::multiversion;
 use crate::gemm::Epilogue;
 use crate::shared::Shared;
+use crate::strided::{self, SLACK};
 use crate::{Exec, KernelSet, scratch};
 
 /// One filter a channel. Whole output planes are accumulated as if they were a single row (the few columns between rows
@@ -127,7 +128,7 @@ multiversion! {
         for r in 0..rows {
             let from = &x[r * columns..];
             if r * width + width.next_multiple_of(SLACK) <= y.len() {
-                copy_run(from, &mut y[r * width..], width);
+                strided::run(from, &mut y[r * width..], width);
             } else {
                 for (y, x) in y[r * width..].iter_mut().zip(&from[..width]) {
                     *y = *x;

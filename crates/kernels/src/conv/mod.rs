@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use crate::gemm::{Columns, Epilogue, Left, PackedA, PackedB, Right, View, gemm, product};
 use crate::shared::Shared;
 use crate::transpose::transpose_into;
-use crate::{Exec, KernelSet, scratch};
+use crate::{Exec, KernelSet, scratch, strided};
 use depthwise::depthwise;
 use windows::Windows;
 
@@ -121,7 +121,7 @@ pub fn conv2d(
         let epilogue = epilogue.part(g * gm, i * gm * pixels);
         if exec.set() == KernelSet::Scalar {
             // The definition, through an explicit matrix of windows.
-            let mut windows = vec![0.0; taps * pixels + phases::SLACK];
+            let mut windows = vec![0.0; taps * pixels + strided::SLACK];
             Windows::new(exec, c, x).pack(exec.set(), 0, taps, 0, pixels, pixels, &mut windows);
             gemm(exec, gm, pixels, taps, w_group, View::row_major(&windows, pixels), y, pixels, &epilogue);
             continue;

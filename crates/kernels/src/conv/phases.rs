@@ -5,9 +5,7 @@
 use super::Conv2d;
 use crate::KernelSet;
 use crate::dispatch::multiversion;
-
-/// Elements that are copied at once: a copy may read and write as many past its end.
-pub(super) const SLACK: usize = 16;
+use crate::strided;
 
 /// The extents of the planes of equal phase.
 pub(super) struct Phases {
@@ -39,9 +37,13 @@ impl Phases {
         self.phases[0] * self.phases[1] * self.rows * self.columns
     }
 
-    /// Copies a channel in, whose planes are zero where the padding is. `padded` has [`SLACK`] elements past the
-    /// planes; they are left as they are.
+    /// Copies a channel in, whose planes are zero where the padding is.
     pub(super) fn fill(&self, set: KernelSet, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
+        fill(set, self, c, x, padded);
+    }
+
+    #[inline(always)]
+    fn fill_body(&self, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
         let [sh, sw] = c.strides;
         for (ih, line) in x.chunks_exact(c.input[1]).enumerate() {
             let row = ih + c.pads[0];
@@ -61,50 +63,14 @@ impl Phases {
                 let begin = ((row % sh * self.phases[1] + q) * self.rows + row / sh) * self.columns;
                 let count = (line.len() - first).div_ceil(sw).min(self.columns - at);
                 let out = &mut padded[begin + at..begin + at + count];
-                copy(set, &line[first..], sw, out);
+                strided::copy(&line[first..], sw, out);
             }
         }
     }
 }
 
 multiversion! {
-    /// `out[i] = x[i * step]`.
-    fn copy(x: &[f32], step: usize, out: &mut [f32]) {
-        match step {
-            1 => {
-                let mut to = out.chunks_exact_mut(16);
-                let mut from = x.chunks_exact(16);
-                for (o, x) in (&mut to).zip(&mut from) {
-                    o.copy_from_slice(x);
-                }
-                let done = out.len() / 16 * 16;
-                for (o, x) in out[done..].iter_mut().zip(&x[done..]) {
-                    *o = *x;
-                }
-            }
-            2 => {
-                let whole = (x.len() / 32).min(out.len() / 16);
-                for (o, x) in out.chunks_exact_mut(16).zip(x.chunks_exact(32)) {
-                    let evens: [f32; 16] = std::array::from_fn(|i| x[2 * i]);
-                    o.copy_from_slice(&evens);
-                }
-                for (i, o) in out.iter_mut().enumerate().skip(whole * 16) {
-                    *o = x[2 * i];
-                }
-            }
-            _ => {
-                for (i, o) in out.iter_mut().enumerate() {
-                    *o = x[i * step];
-                }
-            }
-        }
-    }
-}
-
-/// Copies a run of `len` elements, in whole vectors: as many as [`SLACK`] are read and written past its end.
-#[inline(always)]
-pub(super) fn copy_run(from: &[f32], to: &mut [f32], len: usize) {
-    for i in (0..len).step_by(SLACK) {
-        to[i..i + SLACK].copy_from_slice(&from[i..i + SLACK]);
+    fn fill(phases: &Phases, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
+        phases.fill_body(c, x, padded);
     }
 }

@@ -1,10 +1,11 @@
 //! The matrix of a convolution's windows, made piece by piece.
 
 use super::Conv2d;
-use super::phases::{Phases, SLACK, copy_run};
+use super::phases::Phases;
 use crate::dispatch::multiversion;
 use crate::gemm::{Columns, Rows};
 use crate::shared::Shared;
+use crate::strided::{self, SLACK};
 use crate::{Exec, KernelSet, scratch};
 
 /// The matrix whose columns are the windows of one image (and group), never stored as a whole.
@@ -106,7 +107,7 @@ multiversion! {
                 to[..32].copy_from_slice(&from[base..base + 32]);
             } else {
                 for run in runs {
-                    copy_run(&from[run.base..], &mut to[run.at..], run.len);
+                    strided::run(&from[run.base..], &mut to[run.at..], run.len);
                 }
             }
             tap += 1;

@@ -6,7 +6,7 @@ use crate::{Exec, scratch};
 use crate::shared::Shared;
 
 /// Steps of the contraction between two visits of C.
-const KC: usize = 256;
+const KC: usize = 512;
 /// Columns that are packed together, so that they stay in the second-level cache.
 const NC: usize = 512;
 /// Rows whose part of A stays in the second-level cache beside it.
@@ -188,7 +188,10 @@ impl Product<'_> {
                             for ir in (0..mc).step_by(self.rows) {
                                 let rows = self.rows.min(mc - ir);
                                 let a = self.rows(k0, kc, ic, ir, rows, &a_block);
-                                self.tile(rows, cols, kc, a, b, ic + ir, jc + jr, k0 > 0, &mut edge);
+                                // The first two tiles ask for the next panel.
+                                let ahead = kc * nr + (ir / self.rows).min(1) * kc * 16;
+                                let next = b.data.as_ptr().wrapping_add(ahead);
+                                self.tile(rows, cols, kc, a, b, ic + ir, jc + jr, k0 > 0, next, &mut edge);
                             }
                         }
                         if last && !self.epilogue.is_empty() {
@@ -299,6 +302,7 @@ impl Product<'_> {
         i: usize,
         j: usize,
         resume: bool,
+        next: *const f32,
         edge: &mut [f32; 12 * 32],
     ) {
         let (set, ldc, nr) = (self.exec.set(), self.ldc, self.nr);
@@ -314,6 +318,7 @@ impl Product<'_> {
             a_step: a.step,
             b: b.data.as_ptr(),
             b_step: b.step,
+            next,
             c: std::ptr::null_mut(),
             ldc,
             resume,

@@ -26,6 +26,8 @@ pub(super) struct Tile {
     pub(super) a_step: usize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
+    /// What is read soon: each step asks for one line of it.
+    pub(super) next: *const f32,
     pub(super) c: *mut f32,
     pub(super) ldc: usize,
     /// Whether the accumulators start from C instead of +0.
@@ -107,8 +109,21 @@ macro_rules! simd_tile {
                 let far = if PACKED { 1 } else { t.a_row };
                 let mut a: [*const f32; 4] = [0, 1, 2, 3].map(|i| t.a.wrapping_add(3 * i * far));
                 let mut b = t.b;
+                #[cfg(target_arch = "x86_64")]
+                let mut next = t.next;
                 for _ in 0..t.k {
                     let mut row = [$zero; V];
+                    #[cfg(target_arch = "x86_64")]
+                    {
+                        for v in 0..V {
+                            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(t.b_step * 24 + v * $lanes).cast());
+                        }
+                        if PACKED {
+                            _mm_prefetch::<_MM_HINT_T0>(a[0].wrapping_add(t.a_step * 64).cast());
+                        }
+                        _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                        next = next.wrapping_add(16);
+                    }
                     for v in 0..V {
                         row[v] = $load(b.add(v * $lanes));
                     }
@@ -178,21 +193,3 @@ simd_tile!(
     vdupq_n_f32,
     |a, b, acc| vfmaq_f32(acc, a, b)
 );
-
-/// Multiply-adds a second of the inner tile on operands in the first-level cache.
-pub fn tile_rate(set: KernelSet, direct: bool) -> f64 {
-    let (mr, nr) = tile(set);
-    let k = 256;
-    let (a, b, mut c) = (vec![0.5f32; mr * (k + 16)], vec![0.25f32; nr * k], vec![0.0f32; mr * nr]);
-    let mut best = 0.0f64;
-    for _ in 0..20 {
-        let start = std::time::Instant::now();
-        for _ in 0..1000 {
-            let t = Tile { k, a: a.as_ptr(), a_row: if direct { k + 16 } else { 1 }, a_step: if direct { 1 } else { mr }, b: b.as_ptr(), b_step: nr, c: c.as_mut_ptr(), ldc: nr, resume: true };
-            unsafe { run(set, mr, false, t) };
-        }
-        let r = (1000 * mr * nr * k) as f64 / start.elapsed().as_secs_f64();
-        if r > best { best = r; }
-    }
-    best
-}

@@ -6,7 +6,7 @@
 
 mod driver;
 mod epilogue;
-pub mod micro;
+mod micro;
 mod pack;
 mod scalar;
 
