@@ -2,10 +2,9 @@
 
 use super::Conv2d;
 use super::phases::Phases;
-use crate::dispatch::multiversion;
 use crate::gemm::{Columns, Rows};
 use crate::shared::Shared;
-use crate::strided::{self, SLACK};
+use crate::strided::SLACK;
 use crate::{Exec, KernelSet, scratch};
 
 /// The matrix whose columns are the windows of one image (and group), never stored as a whole.
@@ -17,12 +16,11 @@ pub(super) struct Windows {
     padded: Vec<f32>,
 }
 
-/// Part of one output row inside a panel.
+/// Up to [`SLACK`] columns of a panel that lie side by side in the planes.
 #[derive(Clone, Copy, Default)]
-struct Run {
+struct Piece {
     /// First column of the panel.
     at: usize,
-    len: usize,
     /// Where its first pixel is, from where a tap's run begins.
     base: usize,
 }
@@ -54,66 +52,126 @@ impl Windows {
     }
 
     /// Cuts output pixels `j0..j0 + cols` at the ends of output rows.
-    fn runs(&self, j0: usize, cols: usize, runs: &mut Vec<Run>) {
-        runs.clear();
+    fn pieces(&self, j0: usize, cols: usize, pieces: &mut Vec<Piece>) {
+        pieces.clear();
         let mut at = 0;
         while at < cols {
             let (oh, ow) = ((j0 + at) / self.width, (j0 + at) % self.width);
             let len = (self.width - ow).min(cols - at);
-            runs.push(Run { at, len, base: oh * self.phases.columns + ow });
+            let base = oh * self.phases.columns + ow;
+            pieces.extend((0..len).step_by(SLACK).map(|i| Piece { at: at + i, base: base + i }));
             at += len;
+        }
+    }
+
+    /// Writes steps `k0..k0 + kc` of pixels `j0..j0 + cols`, steps `step` apart.
+    fn steps(
+        &self,
+        set: KernelSet,
+        [j0, cols]: [usize; 2],
+        [k0, kc]: [usize; 2],
+        step: usize,
+        pieces: &mut Vec<Piece>,
+        out: &mut [f32],
+    ) {
+        self.pieces(j0, cols, pieces);
+        let Some(furthest) = pieces.iter().map(|p| p.base).max() else { return };
+        let at = pieces.iter().map(|p| p.at).max().unwrap_or(0);
+        let (taps, channel) = (&self.phases.offsets, self.phases.len());
+        let last_tap = taps.iter().max().copied().unwrap_or(0);
+        let last_channel = (k0 + kc - 1) / taps.len() * channel;
+        assert!(last_channel + last_tap + furthest + SLACK <= self.padded.len());
+        assert!((kc - 1) * step + at + SLACK <= out.len());
+        // SAFETY: the furthest piece of the last step is read and written inside both slices, as just checked.
+        unsafe {
+            let (padded, out) = (self.padded.as_ptr(), out.as_mut_ptr());
+            Fill { padded, offsets: taps, channel, k0, kc, step, out }.run(set, pieces);
         }
     }
 }
 
 impl Columns for Windows {
     fn pack(&self, set: KernelSet, k0: usize, kc: usize, n0: usize, nc: usize, nr: usize, out: &mut [f32]) {
-        let mut runs = Vec::new();
+        let mut pieces = Vec::new();
         for panel in 0..nc.div_ceil(nr) {
             let j0 = panel * nr;
-            self.runs(n0 + j0, nr.min(nc - j0), &mut runs);
-            let out = &mut out[j0 * kc..];
-            fill(set, &self.padded, &self.phases.offsets, self.phases.len(), &runs, k0, kc, nr, out);
+            let cols = nr.min(nc - j0);
+            self.steps(set, [n0 + j0, cols], [k0, kc], nr, &mut pieces, &mut out[j0 * kc..]);
         }
     }
 }
 
 impl Rows for Windows {
     fn pack(&self, set: KernelSet, k0: usize, kc: usize, m0: usize, rows: usize, out: &mut [f32]) {
-        let mut runs = Vec::new();
-        self.runs(m0, rows, &mut runs);
-        fill(set, &self.padded, &self.phases.offsets, self.phases.len(), &runs, k0, kc, rows, out);
+        self.steps(set, [m0, rows], [k0, kc], rows, &mut Vec::new(), out);
     }
 }
 
-multiversion! {
-    /// Steps `k0..k0 + kc` of a panel: each run of each step, in whole vectors. What a run writes past its end, the next
-    /// one overwrites.
-    fn fill(
-        padded: &[f32],
-        offsets: &[usize],
-        channel: usize,
-        runs: &[Run],
-        k0: usize,
-        kc: usize,
-        step: usize,
-        out: &mut [f32],
-    ) {
-        let (mut base, mut tap) = (k0 / offsets.len() * channel, k0 % offsets.len());
-        for p in 0..kc {
-            let from = &padded[base + offsets[tap]..];
-            let to = &mut out[p * step..];
-            if let [Run { len: 32, base, .. }] = *runs {
-                to[..32].copy_from_slice(&from[base..base + 32]);
-            } else {
-                for run in runs {
-                    strided::run(&from[run.base..], &mut to[run.at..], run.len);
+/// Part of a panel to write: each piece of each step, as a whole vector. What a piece writes past its end, the next one
+/// overwrites.
+struct Fill<'a> {
+    padded: *const f32,
+    offsets: &'a [usize],
+    /// Elements from channel to channel.
+    channel: usize,
+    k0: usize,
+    kc: usize,
+    step: usize,
+    out: *mut f32,
+}
+
+impl Fill<'_> {
+    /// # Safety
+    /// Every piece of every step is read and written inside of what the pointers point to, with its slack.
+    unsafe fn run(&self, set: KernelSet, pieces: &[Piece]) {
+        #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+        #[target_feature(enable = "avx512f")]
+        unsafe fn avx512(fill: &Fill<'_>, pieces: &[Piece]) {
+            // SAFETY: the caller's promise.
+            unsafe { fill.by_count(pieces) };
+        }
+        match set {
+            #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+            // SAFETY: the set comes from `Exec`, which checked the machine; the rest is the caller's promise.
+            KernelSet::Avx512 => unsafe { avx512(self, pieces) },
+            // SAFETY: the caller's promise.
+            _ => unsafe { self.by_count(pieces) },
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn by_count(&self, pieces: &[Piece]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match *pieces {
+                [a] => self.body(&[a]),
+                [a, b] => self.body(&[a, b]),
+                [a, b, c] => self.body(&[a, b, c]),
+                [a, b, c, d] => self.body(&[a, b, c, d]),
+                _ => self.body(pieces),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn body<P: AsRef<[Piece]> + ?Sized>(&self, pieces: &P) {
+        let (mut base, mut tap) =
+            (self.k0 / self.offsets.len() * self.channel, self.k0 % self.offsets.len());
+        let mut out = self.out;
+        for _ in 0..self.kc {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let from = self.padded.add(base + self.offsets[tap]);
+                for piece in pieces.as_ref() {
+                    let vector = from.add(piece.base).cast::<[f32; SLACK]>().read_unaligned();
+                    out.add(piece.at).cast::<[f32; SLACK]>().write_unaligned(vector);
                 }
             }
+            out = out.wrapping_add(self.step);
             tap += 1;
-            if tap == offsets.len() {
+            if tap == self.offsets.len() {
                 tap = 0;
-                base += channel;
+                base += self.channel;
             }
         }
     }
