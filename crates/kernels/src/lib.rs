@@ -19,7 +19,9 @@ mod scratch;
 mod shared;
 mod split;
 mod strided;
+mod threads;
 pub mod transpose;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};
+pub use threads::Threads;
 pub(crate) use split::{rows, split};

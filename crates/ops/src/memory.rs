@@ -1,4 +1,6 @@
-use isobit_tensor::{Element, numel};
+use std::any::{Any, TypeId};
+
+use isobit_tensor::{Element, numel, recycle};
 
 use crate::{Code, OpError};
 
@@ -18,7 +20,15 @@ impl Memory {
     /// A buffer for a tensor of `shape`. Its content is unspecified (initialised, but of no meaning):
     /// the operator writes every element.
     pub fn alloc<T: Element>(&self, shape: &[usize]) -> Result<Vec<T>, OpError> {
-        self.filled(shape, T::default())
+        let n = self.check::<T>(shape)?;
+        if TypeId::of::<T>() == TypeId::of::<f32>() {
+            let mut kept = recycle::take(n);
+            let kept: &mut dyn Any = &mut kept;
+            if let Some(kept) = kept.downcast_mut::<Option<Vec<T>>>().and_then(Option::take) {
+                return Ok(kept);
+            }
+        }
+        Ok(vec![T::default(); n])
     }
 
     /// A buffer for a tensor of `shape` in which every element is `value`.

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use isobit_graph::Model;
 use isobit_kernels::{Exec, KernelSet, fp};
 use isobit_ops::{Fact, Memory};
+use isobit_tensor::recycle::{self, Spare};
 use isobit_tensor::{DType, Datum, Shape, Tensor};
 
 use crate::infer::propagate;
@@ -22,6 +23,8 @@ pub struct Session {
     pool: Pool,
     /// Metered cost by input types and shapes, for graphs whose shapes follow from those of their inputs.
     costs: Mutex<BTreeMap<Signature, Option<u64>>>,
+    /// Buffers kept from run to run, one set for each run at a time.
+    spares: Mutex<Vec<Spare>>,
 }
 
 /// Types and shapes of the inputs.
@@ -49,7 +52,7 @@ impl Session {
         let pool = Pool::new(options.threads)?;
         let build = || Program::build(model.graph.clone(), &|_| None, Exec::new(set, &pool));
         let program = fp::with_profile_env(build).map_err(|e| load_error(model, e))?;
-        Ok(Self { model: model.clone(), program, set, pool, costs: Mutex::default() })
+        Ok(Self { model: model.clone(), program, set, pool, costs: Mutex::default(), spares: Mutex::default() })
     }
 
     /// The model as loaded.
@@ -84,7 +87,13 @@ impl Session {
         if known_cost.is_some_and(|cost| cost > options.limits.cost) {
             return Err(RunError::Limit { what: "units of metered cost", limit: options.limits.cost });
         }
-        fp::with_profile_env(|| self.execute(inputs, options, known_cost))
+        let lock = || self.spares.lock().unwrap_or_else(|e| e.into_inner());
+        let mut spare = lock().pop().unwrap_or_default();
+        let result = recycle::with(&mut spare, || {
+            fp::with_profile_env(|| self.execute(inputs, options, known_cost))
+        });
+        lock().push(spare);
+        result
     }
 
     /// Metered cost of a run on inputs of these shapes (in the model's order), where it follows from

@@ -24,6 +24,7 @@ mod dtype;
 mod error;
 mod hash;
 mod pieces;
+pub mod recycle;
 mod shape;
 mod small;
 mod tensor;

@@ -31,7 +31,6 @@ pub(super) fn depthwise(
     let wide = (c.output[0] - 1) * phases.columns + c.output[1];
     exec.pool().for_each(planes.div_ceil(per_piece), &|piece| {
         let (mut padded, mut result) = (scratch::take(), scratch::take());
-        padded.clear();
         // The last strip may read past the end.
         padded.resize(phases.len() + STRIP + SLACK, 0.0);
         result.resize(wide + STRIP + SLACK, 0.0);

@@ -166,8 +166,10 @@ fn turned(exec: Exec<'_>, c: &Conv2d, x: &[f32], filters: &PackedB, epilogue: &E
         product(exec, extents, Left::View(View::transposed(x, pixels)), b, &mut result, gm, &none);
     } else {
         let windows = Windows::new(exec, c, x);
-        product(exec, extents, Left::Rows(&windows), b, &mut result, gm, &none);
+        let rows = windows.rows(exec, pixels, taps);
         windows.finish();
+        product(exec, extents, Left::Panels(&rows), b, &mut result, gm, &none);
+        scratch::give(rows);
     }
     let y = Shared::new(y);
     let pieces = if pixels * gm < 1 << 14 { 1 } else { gm.div_ceil(16).min(2 * exec.pool().threads()) };

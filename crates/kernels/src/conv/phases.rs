@@ -37,35 +37,43 @@ impl Phases {
         self.phases[0] * self.phases[1] * self.rows * self.columns
     }
 
-    /// Copies a channel in, whose planes are zero where the padding is.
+    /// Copies a channel in, with zeros where the padding is.
     pub(super) fn fill(&self, set: KernelSet, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
         fill(set, self, c, x, padded);
     }
 
     #[inline(always)]
     fn fill_body(&self, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
-        let [sh, sw] = c.strides;
-        for (ih, line) in x.chunks_exact(c.input[1]).enumerate() {
-            let row = ih + c.pads[0];
-            if row / sh >= self.rows {
-                break;
-            }
-            if row % sh >= self.phases[0] {
-                continue;
-            }
-            for q in 0..self.phases[1] {
-                // The first input column of this phase.
-                let first = (q + sw - c.pads[1] % sw) % sw;
-                let at = (first + c.pads[1]) / sw;
-                if first >= line.len() || at >= self.columns {
+        let ([sh, sw], [height, width]) = (c.strides, c.input);
+        let phases = (0..self.phases[0]).flat_map(|p| (0..self.phases[1]).map(move |q| (p, q)));
+        for ((p, q), plane) in phases.zip(padded.chunks_exact_mut(self.rows * self.columns)) {
+            // The first input column of this phase, where it goes, and how many there are.
+            let first = (q + sw - c.pads[1] % sw) % sw;
+            let at = ((first + c.pads[1]) / sw).min(self.columns);
+            let count = width.saturating_sub(first).div_ceil(sw).min(self.columns - at);
+            for (r, row) in plane.chunks_exact_mut(self.columns).enumerate() {
+                let ih = (r * sh + p).wrapping_sub(c.pads[0]);
+                if ih >= height || count == 0 {
+                    zero(row);
                     continue;
                 }
-                let begin = ((row % sh * self.phases[1] + q) * self.rows + row / sh) * self.columns;
-                let count = (line.len() - first).div_ceil(sw).min(self.columns - at);
-                let out = &mut padded[begin + at..begin + at + count];
-                strided::copy(&line[first..], sw, out);
+                zero(&mut row[..at]);
+                zero(&mut row[at + count..]);
+                strided::copy(&x[ih * width + first..], sw, &mut row[at..at + count]);
             }
         }
+    }
+}
+
+/// Zeros, without a call for the short runs of a padding.
+#[inline(always)]
+fn zero(x: &mut [f32]) {
+    match x {
+        [] => {}
+        [a] => *a = 0.0,
+        [a, b] => (*a, *b) = (0.0, 0.0),
+        [a, b, c] => (*a, *b, *c) = (0.0, 0.0, 0.0),
+        _ => x.fill(0.0),
     }
 }
 

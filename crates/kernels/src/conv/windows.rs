@@ -2,7 +2,7 @@
 
 use super::Conv2d;
 use super::phases::Phases;
-use crate::gemm::{Columns, Rows};
+use crate::gemm::{Columns, PackedA};
 use crate::shared::Shared;
 use crate::strided::SLACK;
 use crate::{Exec, KernelSet, scratch};
@@ -30,7 +30,6 @@ impl Windows {
         let phases = Phases::new(c);
         let (len, plane) = (phases.len(), c.input[0] * c.input[1]);
         let mut padded = scratch::take();
-        padded.clear();
         padded.resize(c.group_channels() * len + SLACK, 0.0);
         let channels = c.group_channels();
         let pieces = if channels * len < 1 << 15 { 1 } else { channels.min(2 * exec.pool().threads()) };
@@ -75,7 +74,7 @@ impl Windows {
         out: &mut [f32],
     ) {
         self.pieces(j0, cols, pieces);
-        let Some(furthest) = pieces.iter().map(|p| p.base).max() else { return };
+        let Some(furthest) = pieces.iter().map(|p| p.base).max().filter(|_| kc > 0) else { return };
         let at = pieces.iter().map(|p| p.at).max().unwrap_or(0);
         let (taps, channel) = (&self.phases.offsets, self.phases.len());
         let last_tap = taps.iter().max().copied().unwrap_or(0);
@@ -101,9 +100,29 @@ impl Columns for Windows {
     }
 }
 
-impl Rows for Windows {
-    fn pack(&self, set: KernelSet, k0: usize, kc: usize, m0: usize, rows: usize, out: &mut [f32]) {
-        self.steps(set, [m0, rows], [k0, kc], rows, &mut Vec::new(), out);
+impl Windows {
+    /// The matrix whose rows are the windows, as the left side of a product: panels of tiles.
+    pub(super) fn rows(&self, exec: Exec<'_>, pixels: usize, taps: usize) -> Vec<f32> {
+        let rows = PackedA::rows(exec.set(), pixels);
+        let mut panels = scratch::take();
+        panels.resize(pixels * taps + SLACK, 0.0);
+        let shared = Shared::new(&mut panels);
+        let tiles = pixels.div_ceil(rows);
+        exec.pool().for_each(tiles, &|tile| {
+            let (m0, count) = (tile * rows, rows.min(pixels - tile * rows));
+            // The last steps are written aside: what a vector writes past the end is another tile's.
+            let mut last = [0.0; 64];
+            // SAFETY: the steps of this tile.
+            let out = unsafe { shared.slice(m0 * taps, count * taps) };
+            let mut pieces = Vec::new();
+            let direct = (taps * count).saturating_sub(SLACK + count) / count;
+            self.steps(exec.set(), [m0, count], [0, direct], count, &mut pieces, out);
+            for step in direct..taps {
+                self.steps(exec.set(), [m0, count], [step, 1], count, &mut pieces, &mut last);
+                out[step * count..(step + 1) * count].copy_from_slice(&last[..count]);
+            }
+        });
+        panels
     }
 }
 

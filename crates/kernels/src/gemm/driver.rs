@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use super::pack::{Columns, PAD, PackedA, PackedB, Rows, pack_a};
+use super::pack::{Columns, PAD, PackedA, PackedB, pack_a};
 use super::{Epilogue, View, micro, scalar};
 use crate::{Exec, scratch};
 use crate::shared::Shared;
@@ -66,8 +66,8 @@ pub(crate) enum Left<'a> {
     View(View<'a>),
     /// Packed before.
     Packed(&'a PackedA),
-    /// Rows that are produced as they are needed (a convolution's windows).
-    Rows(&'a dyn Rows),
+    /// As [`PackedA::panels`], made for this product.
+    Panels(&'a [f32]),
 }
 
 /// The right side of a product.
@@ -103,6 +103,9 @@ pub(crate) fn product(
     epilogue: &Epilogue<'_>,
 ) {
     check(m, n, c, ldc);
+    if let Left::Panels(panels) = a {
+        assert!(panels.len() >= m * k, "A was made for another product");
+    }
     if let Left::Packed(a) = a {
         assert!(a.set == exec.set() && a.m == m && a.k == k, "A was packed for another product");
     }
@@ -121,25 +124,34 @@ pub(crate) fn product(
     let rows = PackedA::rows(exec.set(), m);
     // Work is cut by shape and threads; where the cuts fall changes no chain.
     let threads = exec.pool().threads();
+    let (tiles, panels) = (m.div_ceil(rows), n.div_ceil(nr));
     let small = m * n * k < 1 << 16;
-    let (row_parts, column_parts) = if threads == 1 || small { (1, 1) } else { cut(m, n, threads, rows, nr) };
-    let part_rows = m.div_ceil(row_parts).next_multiple_of(rows);
-    let part_columns = n.div_ceil(column_parts).next_multiple_of(nr);
-    let (row_parts, column_parts) = (m.div_ceil(part_rows), n.div_ceil(part_columns));
+    let (row_parts, column_parts) = if threads == 1 || small { (1, 1) } else { cut(tiles, panels, threads) };
     let whole = Product { exec, k, rows, nr, a, b, c: Shared::new(c), ldc, epilogue };
     exec.pool().for_each(row_parts * column_parts, &|piece| {
         let (i, j) = (piece % row_parts, piece / row_parts);
-        let (m0, n0) = (i * part_rows, j * part_columns);
-        whole.part(m0..m.min(m0 + part_rows), n0..n.min(n0 + part_columns));
+        let part = |i: usize, parts: usize, units: usize, unit: usize, end: usize| {
+            (i * units / parts * unit).min(end)..((i + 1) * units / parts * unit).min(end)
+        };
+        whole.part(part(i, row_parts, tiles, rows, m), part(j, column_parts, panels, nr, n));
     });
 }
 
-/// How many parts of rows and of columns to cut: about three pieces a thread, preferring columns.
-fn cut(m: usize, n: usize, threads: usize, rows: usize, nr: usize) -> (usize, usize) {
-    let most_columns = n.div_ceil(2 * nr).max(1);
-    let column_parts = most_columns.min(3 * threads);
-    let row_parts = (3 * threads).div_ceil(column_parts).min(m.div_ceil(2 * rows)).max(1);
-    (row_parts, column_parts)
+/// How many parts of rows and of columns to cut: what the busiest thread has to do is least, and columns are preferred,
+/// because every part of the rows packs the columns again.
+fn cut(tiles: usize, panels: usize, threads: usize) -> (usize, usize) {
+    let mut best = (usize::MAX, (1, 1));
+    for row_parts in [1, 2, 3, 4, 6, 8, 12, 16].into_iter().filter(|&r| r <= tiles.min(2 * threads)) {
+        for column_parts in 1..=panels.min(3 * threads) {
+            let turns = (row_parts * column_parts).div_ceil(threads);
+            let busiest = turns * tiles.div_ceil(row_parts) * panels.div_ceil(column_parts);
+            let cost = busiest * (32 + row_parts);
+            if cost < best.0 {
+                best = (cost, (row_parts, column_parts));
+            }
+        }
+    }
+    best.1
 }
 
 struct Product<'a> {
@@ -254,39 +266,31 @@ impl Product<'_> {
     /// Packs what of rows `ic..ic + mc` cannot be read where it is.
     fn pack_rows(&self, k0: usize, kc: usize, ic: usize, mc: usize, block: &mut Vec<f32>) {
         match self.a {
-            Left::Packed(_) => {}
+            Left::Packed(_) | Left::Panels(_) => {}
             Left::View(a) if direct(&a) => {}
             Left::View(a) => {
                 block.resize(mc * (kc + PAD), 0.0);
                 pack_a(&a, ic, mc, k0, kc, self.rows, block);
-            }
-            Left::Rows(rows) => {
-                block.resize(mc * kc + PAD, 0.0);
-                for ir in (0..mc).step_by(self.rows) {
-                    let count = self.rows.min(mc - ir);
-                    let block = &mut block[ir * kc..(ir + count) * kc + PAD];
-                    rows.pack(self.exec.set(), k0, kc, ic + ir, count, block);
-                }
             }
         }
     }
 
     /// The rows of one tile.
     fn rows<'b>(&'b self, k0: usize, kc: usize, ic: usize, ir: usize, rows: usize, block: &'b [f32]) -> Place<'b> {
+        let packed = |panels: &'b [f32]| {
+            let from = (ic + ir) * self.k + k0 * rows;
+            Place { data: &panels[from..from + kc * rows], row: 1, step: rows }
+        };
         match &self.a {
-            Left::Packed(a) => {
-                let from = (ic + ir) * self.k + k0 * rows;
-                Place { data: &a.panels[from..from + kc * rows], row: 1, step: rows }
-            }
+            Left::Packed(a) => packed(&a.panels),
+            Left::Panels(panels) => packed(panels),
             Left::View(a) if direct(a) => {
                 Place { data: &a.data[(ic + ir) * a.row_stride + k0..], row: a.row_stride, step: 1 }
             }
             Left::View(a) if a.col_stride == 1 => {
                 Place { data: &block[ir * (kc + PAD)..], row: kc + PAD, step: 1 }
             }
-            Left::View(_) | Left::Rows(_) => {
-                Place { data: &block[ir * kc..(ir + rows) * kc], row: 1, step: rows }
-            }
+            Left::View(_) => Place { data: &block[ir * kc..(ir + rows) * kc], row: 1, step: rows },
         }
     }
 

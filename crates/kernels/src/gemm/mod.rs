@@ -13,7 +13,7 @@ mod scalar;
 pub(crate) use driver::{Left, Right, product};
 pub use driver::{gemm, gemm_packed};
 pub use epilogue::{Bias, Epilogue};
-pub(crate) use pack::{Columns, Rows};
+pub(crate) use pack::Columns;
 pub use pack::{PackedA, PackedB};
 
 /// A matrix in memory: element (i, j) is at `offset + i * row_stride + j * col_stride`.

@@ -9,27 +9,49 @@ pub(crate) trait Columns: Sync {
     fn pack(&self, set: KernelSet, k0: usize, kc: usize, n0: usize, nc: usize, nr: usize, out: &mut [f32]);
 }
 
-/// What the rows of the left side are packed from.
-pub(crate) trait Rows: Sync {
-    /// Writes steps `k0..k0+kc` of rows `m0..m0+rows`: `kc` steps of `rows` values, and maybe up to [`PAD`] more.
-    fn pack(&self, set: KernelSet, k0: usize, kc: usize, m0: usize, rows: usize, out: &mut [f32]);
-}
-
 impl Columns for View<'_> {
-    fn pack(&self, _: KernelSet, k0: usize, kc: usize, n0: usize, nc: usize, nr: usize, out: &mut [f32]) {
+    fn pack(&self, set: KernelSet, k0: usize, kc: usize, n0: usize, nc: usize, nr: usize, out: &mut [f32]) {
         for (panel, out) in out.chunks_mut(kc * nr).take(nc.div_ceil(nr)).enumerate() {
             let j0 = n0 + panel * nr;
             let cols = nr.min(n0 + nc - j0);
             if self.col_stride == 1 {
-                for (p, out) in out.chunks_exact_mut(nr).enumerate() {
-                    let from = (k0 + p) * self.row_stride + j0;
-                    out[..cols].copy_from_slice(&self.data[from..from + cols]);
-                    out[cols..].fill(0.0);
+                let from = &self.data[k0 * self.row_stride + j0..];
+                match nr {
+                    32 => panel_of::<32>(set, from, self.row_stride, cols, out),
+                    16 => panel_of::<16>(set, from, self.row_stride, cols, out),
+                    _ => panel_of::<8>(set, from, self.row_stride, cols, out),
                 }
             } else {
                 pack_transposed(self, k0, j0, cols, nr, out);
             }
         }
+    }
+}
+
+/// A panel of `NR` columns, of which `cols` exist, from rows `step` apart.
+fn panel_of<const NR: usize>(set: KernelSet, x: &[f32], step: usize, cols: usize, out: &mut [f32]) {
+    #[inline(always)]
+    fn body<const NR: usize>(x: &[f32], step: usize, cols: usize, out: &mut [f32]) {
+        for (p, out) in out.chunks_exact_mut(NR).enumerate() {
+            let from = &x[p * step..];
+            if cols == NR {
+                out.copy_from_slice(&from[..NR]);
+            } else {
+                out[..cols].copy_from_slice(&from[..cols]);
+                out[cols..].fill(0.0);
+            }
+        }
+    }
+    #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+    #[target_feature(enable = "avx512f")]
+    fn avx512<const NR: usize>(x: &[f32], step: usize, cols: usize, out: &mut [f32]) {
+        body::<NR>(x, step, cols, out);
+    }
+    match set {
+        #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+        // SAFETY: a set other than Scalar comes from `Exec`, which checked the machine.
+        KernelSet::Avx512 => unsafe { avx512::<NR>(x, step, cols, out) },
+        _ => body::<NR>(x, step, cols, out),
     }
 }
 
@@ -117,7 +139,7 @@ impl PackedA {
     }
 
     /// Rows of a tile for a matrix of `m` rows: no more than the set has, and about as many in each.
-    pub(super) fn rows(set: KernelSet, m: usize) -> usize {
+    pub(crate) fn rows(set: KernelSet, m: usize) -> usize {
         let (most, _) = micro::tile(set);
         m.div_ceil(m.div_ceil(most).max(1)).max(1)
     }

@@ -1,0 +1,104 @@
+//! Buffers of dropped tensors, kept for the next ones of the same run: a run asks for the same extents again and again,
+//! and fresh memory is slow memory.
+
+use std::cell::RefCell;
+
+/// Buffers below this many elements are the allocator's business.
+const SHORTEST: usize = 1 << 12;
+/// Buffers kept.
+const KEPT: usize = 32;
+
+/// The buffers that a sequence of runs keeps.
+#[derive(Debug, Default)]
+pub struct Spare(Vec<Vec<f32>>);
+
+thread_local! {
+    static SPARE: RefCell<Option<Spare>> = const { RefCell::new(None) };
+}
+
+/// Runs `f`, in which dropped f32 buffers of this thread are kept in `spare`, and [`take`] gives them out again.
+/// Inside of another such call they go there.
+pub fn with<R>(spare: &mut Spare, f: impl FnOnce() -> R) -> R {
+    struct Restore<'a>(Option<&'a mut Spare>);
+    impl Drop for Restore<'_> {
+        fn drop(&mut self) {
+            if let Some(spare) = self.0.take() {
+                *spare = SPARE.with_borrow_mut(Option::take).unwrap_or_default();
+            }
+        }
+    }
+    let outermost = SPARE.with_borrow_mut(|current| {
+        let outermost = current.is_none();
+        if outermost {
+            *current = Some(std::mem::take(spare));
+        }
+        outermost
+    });
+    let _restore = Restore(outermost.then_some(spare));
+    f()
+}
+
+/// Keeps a buffer, inside of [`with`].
+pub(crate) fn give(buffer: Vec<f32>) {
+    if buffer.capacity() < SHORTEST {
+        return;
+    }
+    // A thread that ends has no list any more.
+    let _ = SPARE.try_with(|spare| {
+        if let Ok(mut spare) = spare.try_borrow_mut() {
+            if let Some(Spare(list)) = spare.as_mut() {
+                if list.len() == KEPT {
+                    list.remove(0);
+                }
+                list.push(buffer);
+            }
+        }
+    });
+}
+
+/// A buffer of `n` elements of unspecified content, if one is kept that is not much too large: the one that was dropped
+/// last, as it is the warmest.
+pub fn take(n: usize) -> Option<Vec<f32>> {
+    if n < SHORTEST {
+        return None;
+    }
+    let mut buffer = SPARE.with_borrow_mut(|spare| {
+        let list = &mut spare.as_mut()?.0;
+        let fits = |b: &Vec<f32>| b.capacity() >= n && b.capacity() / 2 <= n;
+        let best = list.iter().rposition(fits)?;
+        Some(list.remove(best))
+    })?;
+    buffer.resize(n, 0.0);
+    if cfg!(debug_assertions) {
+        // Whoever reads before writing shall notice.
+        buffer.fill(f32::from_bits(0x7fc0_dead));
+    }
+    Some(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Tensor;
+
+    #[test]
+    fn dropped_buffers_come_back_and_only_inside() {
+        let mut spare = Spare::default();
+        let tensor = || Tensor::vector(vec![1.0f32; 5000]);
+        drop(tensor());
+        assert!(take(5000).is_none());
+        with(&mut spare, || {
+            let t = tensor();
+            let shared = t.clone();
+            drop(t);
+            assert!(take(5000).is_none());
+            drop(shared);
+            assert!(take(20_000).is_none() && take(100).is_none());
+            assert_eq!(take(4500).map(|b| b.len()), Some(4500));
+            assert!(take(4500).is_none());
+            drop(tensor());
+        });
+        assert!(take(5000).is_none());
+        with(&mut spare, || assert!(take(5000).is_some()));
+    }
+}
