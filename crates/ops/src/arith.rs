@@ -9,6 +9,7 @@ use crate::axes::fact;
 use crate::broadcast::{broadcast, broadcast_facts, zip};
 use crate::fold::fold;
 use crate::number::Number;
+use crate::tail::Stage;
 use crate::typed::typed;
 use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -39,6 +40,14 @@ impl Op for Arith {
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         Ok(vec![arith(ctx, self.0, inputs.take(0)?, inputs.take(1)?)?])
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        match self.0 {
+            Binary::Add => Some(Stage::Add),
+            Binary::Mul => Some(Stage::Mul),
+            _ => None,
+        }
     }
 }
 

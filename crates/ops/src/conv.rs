@@ -7,6 +7,7 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
+use crate::tail::{Tail, absorb};
 use crate::taps::{Axis, Taps};
 use crate::window::{Geometry, Window, plane};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -110,6 +111,19 @@ impl Op for Conv {
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        Ok(self.run_tail(ctx, inputs, &[])?.0)
+    }
+
+    fn takes_tail(&self) -> bool {
+        true
+    }
+
+    fn run_tail(
+        &self,
+        ctx: &RunCtx<'_>,
+        inputs: Inputs,
+        tail: &[Tail],
+    ) -> Result<(Vec<Tensor>, usize), OpError> {
         let filters = inputs.get(1)?.shape().first().copied().unwrap_or(0);
         let (x, w, b) = operands(&inputs, filters)?;
         let g = self.geometry(&known(x.shape()), &known(w.shape()))?;
@@ -118,7 +132,8 @@ impl Op for Conv {
         let mut shape = vec![x.shape()[0], filters];
         shape.extend(&output);
         if x.rank() <= 4 && x.dtype() != DType::F64 {
-            return Ok(vec![self.planes(ctx, (x, w, b), &g, &shape)?]);
+            let (y, done) = self.planes(ctx, (x, w, b), &g, &shape, tail)?;
+            return Ok((vec![y], done));
         }
         let axes =
             (0..output.len()).map(|d| vec![Axis::forward(&g, d, x.shape()[2 + d], output[d])]).collect();
@@ -131,7 +146,7 @@ impl Op for Conv {
             output: &output,
             filters_first: true,
         };
-        Ok(vec![taps.run(ctx, axes, (x, w, b), &shape)?])
+        Ok((vec![taps.run(ctx, axes, (x, w, b), &shape)?], 0))
     }
 }
 
@@ -143,7 +158,8 @@ impl Conv {
         (x, w, b): (&Tensor, &Tensor, Option<&Tensor>),
         g: &Geometry,
         shape: &[usize],
-    ) -> Result<Tensor, OpError> {
+        tail: &[Tail],
+    ) -> Result<(Tensor, usize), OpError> {
         let two = |list: &[usize], fill| {
             plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
         };
@@ -171,9 +187,11 @@ impl Conv {
         let bias = b.map(floats).transpose()?;
         let epilogue =
             Epilogue { bias: bias.as_deref().map_or(Bias::None, Bias::Rows), ..Epilogue::default() };
+        let tail = if x.dtype() == DType::F32 { tail } else { &[] };
+        let (epilogue, done) = absorb(epilogue, shape, false, tail);
         let mut out = ctx.memory.alloc::<f32>(shape)?;
         conv2d(ctx.exec, &c, &floats(x)?, &floats(w)?, self.filters.as_ref(), &epilogue, &mut out);
-        narrow(x.dtype(), shape, out)
+        Ok((narrow(x.dtype(), shape, out)?, done))
     }
 }
 

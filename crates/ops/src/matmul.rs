@@ -1,13 +1,14 @@
 //! MatMul and Gemm: one chain an output element, k ascending.
 
 use isobit_kernels::elementwise::Binary;
-use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
+use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_batch, gemm_packed};
 use isobit_numerics::chain64;
 use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{arith, floats, narrow, widen};
 use crate::axes::fact;
 use crate::broadcast::{broadcast, broadcast_dims, broadcast_strides};
+use crate::tail::{Tail, absorb};
 use crate::transpose::transpose;
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -114,6 +115,19 @@ impl Op for MatMul {
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        Ok(self.run_tail(ctx, inputs, &[])?.0)
+    }
+
+    fn takes_tail(&self) -> bool {
+        self.packed.is_some()
+    }
+
+    fn run_tail(
+        &self,
+        ctx: &RunCtx<'_>,
+        inputs: Inputs,
+        tail: &[Tail],
+    ) -> Result<(Vec<Tensor>, usize), OpError> {
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
         if a.dtype() != b.dtype() {
             return Err(OpError::input(format!("operands of types {} and {}", a.dtype(), b.dtype())));
@@ -130,8 +144,10 @@ impl Op for MatMul {
         let out = match a.dtype() {
             DType::F32 | DType::F16 | DType::BF16 => {
                 let (a32, b32) = (floats(a)?, floats(b)?);
-                let out = self.run_f32(ctx, &p, (&a32, &ab), (&b32, &bb), &shape)?;
-                narrow(a.dtype(), &shape, out)?
+                // A vector's result has no columns of its own.
+                let tail = if a.dtype() == DType::F32 && !p.vector.1 { tail } else { &[] };
+                let (out, done) = self.run_f32(ctx, &p, (&a32, &ab), (&b32, &bb), &shape, tail)?;
+                return Ok((vec![narrow(a.dtype(), &shape, out)?], done));
             }
             DType::F64 => {
                 let (x, y): (&[f64], &[f64]) = (a.as_slice()?, b.as_slice()?);
@@ -142,7 +158,7 @@ impl Op for MatMul {
             }
             _ => integers(ctx, &p, a, b, (&ab, &bb), &shape)?,
         };
-        Ok(vec![out])
+        Ok((vec![out], 0))
     }
 }
 
@@ -237,28 +253,25 @@ impl MatMul {
         (a, ab): (&[f32], &[usize]),
         (b, bb): (&[f32], &[usize]),
         shape: &[usize],
-    ) -> Result<Vec<f32>, OpError> {
+        tail: &[Tail],
+    ) -> Result<(Vec<f32>, usize), OpError> {
         let mut out = ctx.memory.alloc::<f32>(shape)?;
         if out.is_empty() {
-            return Ok(out);
+            return Ok((out, 0));
         }
-        let none = Epilogue::default();
         // One right side for all: the batches of the left side are more rows of one product.
         if bb.iter().all(|&d| d == 1) {
             let rows = out.len() / p.n;
             let view = View::row_major(a, p.k);
+            let (e, done) = absorb(Epilogue::default(), shape, true, tail);
             match &self.packed {
-                Some(packed) => gemm_packed(ctx.exec, rows, view, packed, &mut out, p.n, &none),
-                None => gemm(ctx.exec, rows, p.n, p.k, view, View::row_major(b, p.n), &mut out, p.n, &none),
+                Some(packed) => gemm_packed(ctx.exec, rows, view, packed, &mut out, p.n, &e),
+                None => gemm(ctx.exec, rows, p.n, p.k, view, View::row_major(b, p.n), &mut out, p.n, &e),
             }
-            return Ok(out);
+            return Ok((out, done));
         }
-        for (c, (at, bt)) in out.chunks_exact_mut(p.m * p.n).zip(batches(p, (ab, bb))) {
-            let a = View::row_major(&a[at..at + p.m * p.k], p.k);
-            let b = View::row_major(&b[bt..bt + p.k * p.n], p.n);
-            gemm(ctx.exec, p.m, p.n, p.k, a, b, c, p.n, &none);
-        }
-        Ok(out)
+        gemm_batch(ctx.exec, [p.m, p.n, p.k], a, b, &batches(p, (ab, bb)), &mut out);
+        Ok((out, 0))
     }
 }
 
@@ -349,7 +362,20 @@ impl Op for Gemm {
         outputs.iter().map(|f| (f.numel().unwrap_or(0) as u64).saturating_mul(k as u64 + 1)).sum()
     }
 
-    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        Ok(self.run_tail(ctx, inputs, &[])?.0)
+    }
+
+    fn takes_tail(&self) -> bool {
+        true
+    }
+
+    fn run_tail(
+        &self,
+        ctx: &RunCtx<'_>,
+        mut inputs: Inputs,
+        tail: &[Tail],
+    ) -> Result<(Vec<Tensor>, usize), OpError> {
         let c = inputs.take_opt(2);
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
         let (m, k, kb, n) = self.extents(a.shape(), b.shape())?;
@@ -367,7 +393,7 @@ impl Op for Gemm {
             }
         }
         if dtype == DType::F64 {
-            return Ok(vec![self.double(ctx, a, b, c)?]);
+            return Ok((vec![self.double(ctx, a, b, c)?], 0));
         }
         let (av, bv) = (floats(a)?, floats(b)?);
         let (av, bv) = (&av[..], &bv[..]);
@@ -381,6 +407,9 @@ impl Op for Gemm {
             _ => None,
         };
         let epilogue = Epilogue { bias: row.map_or(Bias::None, Bias::Columns), ..Epilogue::default() };
+        // Nothing may come between the product and its tail.
+        let alone = dtype == DType::F32 && self.alpha == 1.0 && c.is_none() == row.is_none();
+        let (epilogue, tail_done) = absorb(epilogue, &[m, n], true, if alone { tail } else { &[] });
         let mut out = ctx.memory.alloc::<f32>(&[m, n])?;
         match &self.packed {
             Some(packed) => gemm_packed(ctx.exec, m, av, packed, &mut out, n, &epilogue),
@@ -402,6 +431,6 @@ impl Op for Gemm {
             let c = Tensor::new(c.shape(), scaled)?;
             out = arith(ctx, Binary::Add, out, c)?;
         }
-        Ok(vec![narrow(dtype, &[m, n], out.into_vec()?)?])
+        Ok((vec![narrow(dtype, &[m, n], out.into_vec()?)?], tail_done))
     }
 }

@@ -1,6 +1,7 @@
 use isobit_kernels::Exec;
 use isobit_tensor::{Datum, Element, Tensor};
 
+use crate::tail::{Stage, Tail};
 use crate::{Fact, Memory, OpError};
 
 /// An operator, built from its node and ready to run any number of times, from any thread.
@@ -24,6 +25,28 @@ pub trait Op: Send + Sync {
             d.into_tensor().map_err(|d| OpError::input(format!("{} where a tensor is expected", d.kind())))
         };
         self.run_any(ctx, inputs)?.into_iter().map(tensor).collect()
+    }
+
+    /// As [`Op::run`], and then on the one result as many of `tail` from its start as the operator can do in the same pass
+    /// over memory, with the bits of the separate operators; how many is returned. Most can do none.
+    fn run_tail(
+        &self,
+        ctx: &RunCtx<'_>,
+        inputs: Inputs,
+        tail: &[Tail],
+    ) -> Result<(Vec<Tensor>, usize), OpError> {
+        let _ = tail;
+        Ok((self.run(ctx, inputs)?, 0))
+    }
+
+    /// Whether [`Op::run_tail`] is more than [`Op::run`].
+    fn takes_tail(&self) -> bool {
+        false
+    }
+
+    /// What this operator is as part of another one's tail, if it can be that.
+    fn stage(&self) -> Option<Stage> {
+        None
     }
 
     /// As [`Op::run`]; an operator on sequences, optionals or maps has this instead.

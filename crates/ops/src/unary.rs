@@ -9,6 +9,7 @@ use crate::arith::{number, through_f32};
 use crate::axes::fact;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
+use crate::tail::Stage;
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -127,6 +128,10 @@ impl Op for Map {
                 Ok(())
             })?,
         }])
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        Some(Stage::Unary(self.0))
     }
 }
 

@@ -23,6 +23,7 @@
 mod check;
 mod control;
 mod error;
+mod fuse;
 mod infer;
 mod meter;
 mod options;

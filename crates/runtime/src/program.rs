@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use isobit_graph::{Graph, Node, ValueId};
 use isobit_kernels::{Exec, KernelSet};
-use isobit_ops::{BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, RunCtx, find};
+use isobit_ops::{BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, RunCtx, Tail, find};
 use isobit_tensor::{Datum, Tensor};
 
 use crate::control::Control;
+use crate::fuse::{self, Action, Link};
 use crate::meter::{Run, Stop, Timed};
 use crate::plan::{Disorder, Plan};
 
@@ -32,6 +33,8 @@ pub(crate) struct Program {
     /// For each step that was folded, its metered cost: a run is charged for it all the same.
     folded_costs: Vec<Option<u64>>,
     plan: Plan,
+    /// What each step may do on its result, of the steps after it.
+    tails: Vec<Vec<Link>>,
 }
 
 /// Why a graph cannot be made ready.
@@ -93,10 +96,12 @@ impl Program {
             folded: BTreeMap::new(),
             folded_costs: Vec::with_capacity(n),
             plan,
+            tails: Vec::new(),
         };
         for step in 0..n {
             program.prepare(step, exec).map_err(|error| BuildError::Step { step, error })?;
         }
+        program.tails = fuse::tails(&program.graph, &program.steps, &program.folded_costs);
         Ok(program)
     }
 
@@ -141,6 +146,7 @@ impl Program {
         }
         // Only what this graph computes counts as held by it.
         let mut own = vec![false; graph.values.len()];
+        let mut done = vec![None; graph.nodes.len()];
         let stream = if run.depth == 0 { 0 } else { run.iterations << 32 };
         for step in 0..graph.nodes.len() {
             run.step()?;
@@ -150,7 +156,7 @@ impl Program {
                 run.charge(cost)?;
                 continue;
             }
-            let results = self.step(step, run, &mut values, &own, stream)?;
+            let results = self.step(step, run, &mut values, &own, &mut done, stream)?;
             if let Some(start) = start {
                 run.times.push(Timed { step, time: start.elapsed(), cost: run.cost - before });
             }
@@ -188,10 +194,12 @@ impl Program {
         run: &mut Run<'_>,
         values: &mut [Option<Datum>],
         own: &[bool],
+        done: &mut [Option<usize>],
         stream: u64,
     ) -> Result<Vec<Datum>, Stop> {
         let node = &self.graph.nodes[step];
         let at = |error: OpError| Stop::Step { step, error };
+        let tail = self.tail(step, values);
         let operands = self.operands(step, run, values, own);
         let results = match &self.steps[step] {
             Step::Control(control) => {
@@ -213,7 +221,18 @@ impl Program {
                     seed: run.seed,
                     step: stream.wrapping_add(step as u64),
                 };
-                let results = op.run_any(&ctx, operands).map_err(at)?;
+                let results = if let Some(operand) = done[step] {
+                    // An earlier step did this one: its operand is its result.
+                    vec![operands.datum(operand).cloned().expect("a step that was done has its operand")]
+                } else if tail.is_empty() {
+                    op.run_any(&ctx, operands).map_err(at)?
+                } else {
+                    let (results, links) = op.run_tail(&ctx, operands, &tail).map_err(at)?;
+                    for link in &self.tails[step][..links] {
+                        link.steps.iter().for_each(|&(step, operand)| done[step] = Some(operand));
+                    }
+                    results.into_iter().map(Datum::Tensor).collect()
+                };
                 if let Some(facts) = facts {
                     let produced: Vec<Fact> = results.iter().map(Fact::of).collect();
                     run.charge(op.cost(&facts, &produced))?;
@@ -223,6 +242,18 @@ impl Program {
         };
         assert_eq!(results.len(), node.outputs.len(), "{} returned a wrong number of results", node.op);
         Ok(results)
+    }
+
+    /// What a step may do on its result, with the values it takes; up to the first that is no tensor.
+    fn tail(&self, step: usize, values: &[Option<Datum>]) -> Vec<Tail> {
+        let action = |link: &Link| match link.action {
+            Action::Unary(f) => Some(Tail::Unary(f)),
+            Action::Add(v) => {
+                let value = values[v.0 as usize].as_ref().and_then(Datum::as_tensor);
+                value.or_else(|| self.constant(v)).cloned().map(Tail::Add)
+            }
+        };
+        self.tails[step].iter().map_while(action).collect()
     }
 
     /// The operands of a step; one that nobody needs afterwards is moved out of `values`.

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use super::pack::{Columns, PAD, PackedA, PackedB, pack_a};
 use super::{Epilogue, View, micro, scalar};
-use crate::{Exec, scratch};
+use crate::{Exec, Serial, scratch};
 use crate::shared::Shared;
 
 /// Steps of the contraction between two visits of C.
@@ -57,6 +57,40 @@ pub fn gemm_packed(
     assert_eq!(exec.set(), b.set, "B was packed for another kernel set");
     assert!(a.holds(m, b.k), "A is smaller than {m} x {}", b.k);
     product(exec, [m, b.n, b.k], Left::View(a), Right::Packed(b), c, ldc, epilogue);
+}
+
+/// A product for each pair of offsets into `a` and `b` (row-major matrices), into consecutive matrices of `c`.
+///
+/// # Panics
+/// When an operand is smaller than its extents.
+pub fn gemm_batch(
+    exec: Exec<'_>,
+    [m, n, k]: [usize; 3],
+    a: &[f32],
+    b: &[f32],
+    offsets: &[(usize, usize)],
+    c: &mut [f32],
+) {
+    assert_eq!(c.len(), offsets.len() * m * n);
+    let one = |exec: Exec<'_>, (at, bt): (usize, usize), c: &mut [f32]| {
+        let (a, b) = (View::row_major(&a[at..at + m * k], k), View::row_major(&b[bt..bt + k * n], n));
+        gemm(exec, m, n, k, a, b, c, n, &Epilogue::default());
+    };
+    let threads = exec.pool().threads();
+    if threads == 1 || offsets.len() < threads {
+        for (i, &offset) in offsets.iter().enumerate() {
+            one(exec, offset, &mut c[i * m * n..(i + 1) * m * n]);
+        }
+        return;
+    }
+    let c = Shared::new(c);
+    let pieces = offsets.len().min(4 * threads);
+    exec.pool().for_each(pieces, &|piece| {
+        for i in piece * offsets.len() / pieces..(piece + 1) * offsets.len() / pieces {
+            // SAFETY: the matrices of this piece.
+            one(Exec::new(exec.set(), &Serial), offsets[i], unsafe { c.slice(i * m * n, m * n) });
+        }
+    });
 }
 
 /// The left side of a product.

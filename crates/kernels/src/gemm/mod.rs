@@ -11,7 +11,7 @@ mod pack;
 mod scalar;
 
 pub(crate) use driver::{Left, Right, product};
-pub use driver::{gemm, gemm_packed};
+pub use driver::{gemm, gemm_batch, gemm_packed};
 pub use epilogue::{Bias, Epilogue};
 pub(crate) use pack::Columns;
 pub use pack::{PackedA, PackedB};

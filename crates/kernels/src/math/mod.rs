@@ -1,5 +1,8 @@
 //! Unary functions over slices: correctly rounded elementary functions, and what is composed of them.
 
+#[cfg(all(target_arch = "x86_64", isobit_avx512))]
+mod avx512;
+
 use isobit_numerics::elementary::{
     acos_fast, acosh_fast, asin_fast, asinh_fast, atan_fast, atanh_fast, cos_fast, cosh_fast, erf_fast,
     exp_fast, ln_fast, sigmoid_fast, sin_fast, sinh_fast, softplus_fast, tan_fast, tanh_fast,
@@ -128,6 +131,21 @@ pub fn unary_in_place(exec: Exec<'_>, f: Unary, x: &mut [f32]) {
 
 /// As [`unary_in_place`], on the calling thread.
 pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
+    #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+    if set == KernelSet::Avx512 {
+        use avx512::Function;
+        let function: Option<(Function, fn(f32) -> f32)> = match f {
+            Unary::Exp => Some((Function::Exp, num::exp)),
+            Unary::Sigmoid => Some((Function::Sigmoid, num::sigmoid)),
+            Unary::Tanh => Some((Function::Tanh, num::tanh)),
+            Unary::Erf => Some((Function::Erf, num::erf)),
+            _ => None,
+        };
+        if let Some((function, definition)) = function {
+            // SAFETY: the set comes from `Exec`, which checked the machine.
+            return unsafe { avx512::apply(function, x, definition) };
+        }
+    }
     match f {
         Unary::Exp => elementary(set, x, exp, num::exp),
         Unary::Ln => elementary(set, x, ln, num::ln),
