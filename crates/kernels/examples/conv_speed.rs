@@ -1,6 +1,6 @@
 //! GMAC/s of convolutions on one thread, by kernel set, on the shapes of ResNet-50, MobileNet and EfficientNet.
 //!
-//! `cargo run --release -p isobit-kernels --example conv_speed [KERNEL_SET]`
+//! `cargo run --release -p isobit-kernels --example conv_speed [KERNEL_SET [CHANNELS]]`
 
 use std::time::Instant;
 
@@ -40,11 +40,15 @@ const SHAPES: [[usize; 6]; 26] = [
 
 fn main() {
     let only = std::env::args().nth(1);
+    let channels_only: Option<usize> = std::env::args().nth(2).and_then(|c| c.parse().ok());
     for set in KernelSet::available().into_iter().filter(|&s| s != KernelSet::Scalar) {
         if only.as_ref().is_some_and(|o| o != set.name()) {
             continue;
         }
         for [channels, filters, groups, side, kernel, stride] in SHAPES {
+            if channels_only.is_some_and(|c| c != channels) {
+                continue;
+            }
             let pad = kernel / 2;
             let out = (side + 2 * pad - kernel) / stride + 1;
             let c = Conv2d {

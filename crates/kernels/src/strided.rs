@@ -5,16 +5,7 @@
 pub(crate) fn copy(x: &[f32], step: usize, out: &mut [f32]) {
     match step {
         1 => whole(&x[..out.len()], out),
-        2 => {
-            let mut done = 0;
-            for (o, x) in out.chunks_exact_mut(16).zip(x.chunks_exact(32)) {
-                o.copy_from_slice(&evens(x.try_into().expect("32 elements")));
-                done += 16;
-            }
-            for (i, o) in out.iter_mut().enumerate().skip(done) {
-                *o = x[2 * i];
-            }
-        }
+        2 => halve(x, out),
         _ => {
             for (i, o) in out.iter_mut().enumerate() {
                 *o = x[i * step];
@@ -23,18 +14,39 @@ pub(crate) fn copy(x: &[f32], step: usize, out: &mut [f32]) {
     }
 }
 
-/// Every second element. Written as two rounds over short vectors, which compile to shuffles.
+/// Every second element: the first halves of pairs, which compiles to truncations of vectors.
 #[inline(always)]
-fn evens(x: &[f32; 32]) -> [f32; 16] {
-    let mut y = [0.0; 16];
-    let mut i = 0;
-    while i < 4 {
-        let (a, b) = ([x[8 * i], x[8 * i + 1], x[8 * i + 2], x[8 * i + 3]], &x[8 * i + 4..8 * i + 8]);
-        let quad = [a[0], a[2], b[0], b[2]];
-        y[4 * i..4 * i + 4].copy_from_slice(&quad);
-        i += 1;
+fn evens<const N: usize>(x: &[f32], out: &mut [f32]) {
+    let (x, out) = (&x[..2 * N], &mut out[..N]);
+    // SAFETY: 2 N elements of 4 bytes are N of 8; every pattern is a number.
+    let pairs: [u64; N] = unsafe { x.as_ptr().cast::<[u64; N]>().read_unaligned() };
+    let first = |pair| if cfg!(target_endian = "little") { pair as u32 } else { (pair >> 32) as u32 };
+    out.copy_from_slice(&pairs.map(|pair| f32::from_bits(first(pair))));
+}
+
+/// Every second element, for any length: whole vectors, the last one overlapping the one before.
+#[inline(always)]
+fn halve(x: &[f32], out: &mut [f32]) {
+    #[inline(always)]
+    fn by<const N: usize>(x: &[f32], out: &mut [f32]) {
+        let n = out.len();
+        for i in (0..n - N + 1).step_by(N) {
+            evens::<N>(&x[2 * i..], &mut out[i..]);
+        }
+        if n % N > 0 {
+            evens::<N>(&x[2 * (n - N)..], &mut out[n - N..]);
+        }
     }
-    y
+    match out.len() {
+        n if x.len() < 2 * n || n < 4 => {
+            for (i, o) in out.iter_mut().enumerate() {
+                *o = x[2 * i];
+            }
+        }
+        16.. => by::<16>(x, out),
+        8..16 => by::<8>(x, out),
+        _ => by::<4>(x, out),
+    }
 }
 
 /// A copy of any length: whole vectors, the last one overlapping the one before.

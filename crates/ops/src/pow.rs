@@ -1,9 +1,10 @@
 //! Pow, with operands of different types.
 
+use isobit_kernels::math::{Unary, unary_in_place};
 use isobit_numerics as num;
 use isobit_tensor::{DType, Tensor};
 
-use crate::arith::{narrow, number, widen};
+use crate::arith::{narrow, number, through_f32, widen};
 use crate::axes::{fact, ints};
 use crate::broadcast::{broadcast, broadcast_facts, zip};
 use crate::fold::fold;
@@ -65,26 +66,26 @@ fn wide(t: &Tensor) -> Result<Vec<f64>, OpError> {
 }
 
 fn single(ctx: &RunCtx<'_>, shape: &[usize], x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
-    let base = widen(x)?;
     let exponent: Vec<f32> = wide(y)?.into_iter().map(|v| v as f32).collect();
+    let function = match exponent[..] {
+        [2.0] => Some(Unary::Square),
+        [3.0] => Some(Unary::Cube),
+        _ => None,
+    };
+    if let Some(f) = function.filter(|_| x.shape() == shape) {
+        return through_f32(x.clone(), |x| {
+            unary_in_place(ctx.exec, f, x);
+            Ok(())
+        });
+    }
+    let base = widen(x)?;
     let mut out = ctx.memory.alloc::<f32>(shape)?;
     let each = |out: &mut [f32], f: fn(f32) -> f32| out.iter_mut().zip(&base).for_each(|(o, x)| *o = f(*x));
     match exponent[..] {
-        [2.0] if x.shape() == shape => each(&mut out, |x| x * x),
-        [3.0] if x.shape() == shape => each(&mut out, cube),
         [0.5] if x.shape() == shape => each(&mut out, root),
         _ => zip(shape, (&base, x.shape()), (&exponent, y.shape()), &mut out, |&a, &b| num::pow(a, b)),
     }
     narrow(x.dtype(), shape, out)
-}
-
-/// `pow(x, 3)`: from f64, where its error bound leaves no doubt about the rounding.
-fn cube(x: f32) -> f32 {
-    let d = f64::from(x);
-    let y = d * d * d;
-    let error = y * (1.0 / (1u64 << 50) as f64);
-    let (a, b) = ((y - error) as f32, (y + error) as f32);
-    if a == b && a != 0.0 { a } else { num::pow(x, 3.0) }
 }
 
 /// `pow(x, 0.5)`: the square root, except where the two differ (-0, -infinity).

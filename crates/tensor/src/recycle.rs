@@ -1,6 +1,7 @@
 //! Buffers of dropped tensors, kept for the next ones of the same run: a run asks for the same extents again and again,
 //! and fresh memory is slow memory.
 
+use std::any::{Any, TypeId};
 use std::cell::RefCell;
 
 /// Buffers below this many elements are the allocator's business.
@@ -74,6 +75,19 @@ pub fn take(n: usize) -> Option<Vec<f32>> {
         buffer.fill(f32::from_bits(0x7fc0_dead));
     }
     Some(buffer)
+}
+
+/// A copy of `x`, in a kept buffer where there is one.
+pub fn copy<T: Clone + 'static>(x: &[T]) -> Vec<T> {
+    if TypeId::of::<T>() == TypeId::of::<f32>() {
+        let mut kept = take(x.len());
+        let kept: &mut dyn Any = &mut kept;
+        if let Some(mut kept) = kept.downcast_mut::<Option<Vec<T>>>().and_then(Option::take) {
+            kept.clone_from_slice(x);
+            return kept;
+        }
+    }
+    x.to_vec()
 }
 
 #[cfg(test)]

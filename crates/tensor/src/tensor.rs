@@ -1,5 +1,5 @@
 use crate::small::*;
-use crate::{Buf, DType, Element, Shape, TensorError, bf16, f16, numel};
+use crate::{Buf, DType, Element, Shape, TensorError, bf16, f16, numel, recycle};
 
 /// The elements of a tensor, by type.
 #[derive(Debug, Clone, PartialEq)]
@@ -217,7 +217,7 @@ impl Tensor {
     pub fn into_vec<T: Element>(self) -> Result<Vec<T>, TensorError> {
         let actual = self.dtype();
         match T::unwrap(self.data) {
-            Ok(buf) => Ok(buf.try_into_vec().unwrap_or_else(|shared| shared.to_vec())),
+            Ok(buf) => Ok(buf.try_into_vec().unwrap_or_else(|shared| recycle::copy(&shared))),
             Err(_) => Err(TensorError::Type { expected: T::DTYPE, actual }),
         }
     }

@@ -23,7 +23,7 @@ pub(super) fn depthwise(
     let pixels = c.pixels();
     let phases = Phases::new(c);
     let planes = c.batch * c.channels;
-    let y = Shared::new(y);
+    let shared = Shared::new(y);
     let threads = exec.pool().threads();
     let pieces = if threads == 1 || planes * pixels * taps < 1 << 15 { 1 } else { planes.min(4 * threads) };
     let per_piece = planes.div_ceil(pieces);
@@ -34,15 +34,25 @@ pub(super) fn depthwise(
         // The last strip may read past the end.
         padded.resize(phases.len() + STRIP + SLACK, 0.0);
         result.resize(wide + STRIP + SLACK, 0.0);
-        for i in piece * per_piece..((piece + 1) * per_piece).min(planes) {
+        let mine = piece * per_piece..((piece + 1) * per_piece).min(planes);
+        let mut waiting = 0;
+        for i in mine.clone() {
             let channel = i % c.channels;
             phases.fill(exec.set(), c, &x[i * plane..(i + 1) * plane], &mut padded);
             // SAFETY: plane i belongs to this piece alone.
-            let y = unsafe { y.slice(i * pixels, pixels) };
+            let y = unsafe { shared.slice(i * pixels, pixels) };
             let w = &w[channel * taps..(channel + 1) * taps];
             strips(exec.set(), &phases.offsets, &padded, w, wide, &mut result);
             narrow(exec.set(), &result, phases.columns, c.output[1], y);
-            epilogue.part(channel, i * pixels).apply(exec.set(), 0, 0, pixels, y);
+            epilogue.part(channel, i * pixels).apply_sums(exec.set(), 0, 0, pixels, y);
+            // Small planes are activated together.
+            waiting += 1;
+            if waiting * pixels >= 2048 || i + 1 == mine.end {
+                let first = i + 1 - waiting;
+                // SAFETY: planes of this piece.
+                epilogue.activate(exec.set(), unsafe { shared.slice(first * pixels, waiting * pixels) });
+                waiting = 0;
+            }
         }
         scratch::give(padded);
         scratch::give(result);

@@ -8,7 +8,7 @@ mod windows;
 
 use std::sync::OnceLock;
 
-use crate::gemm::{Columns, Epilogue, Left, PackedA, PackedB, Right, View, gemm, product};
+use crate::gemm::{Bias, Columns, Epilogue, Left, PackedA, PackedB, Right, View, gemm, product};
 use crate::shared::Shared;
 use crate::transpose::transpose_into;
 use crate::{Exec, KernelSet, scratch, strided};
@@ -159,6 +159,15 @@ fn pixels_as_rows(c: &Conv2d) -> bool {
 
 fn turned(exec: Exec<'_>, c: &Conv2d, x: &[f32], filters: &PackedB, epilogue: &Epilogue<'_>, y: &mut [f32]) {
     let (gm, pixels, taps) = (c.group_filters(), c.pixels(), c.taps());
+    if pixels == 1 && c.is_pointwise() {
+        // One row of results, which needs no turning.
+        let bias = match epilogue.bias {
+            Bias::Rows(b) => Bias::Columns(&b[..gm]),
+            other => other,
+        };
+        let (a, b) = (Left::View(View::row_major(x, taps)), Right::Packed(filters));
+        return product(exec, [1, gm, taps], a, b, y, gm, &Epilogue { bias, ..*epilogue });
+    }
     let mut result = scratch::take();
     result.resize(pixels * gm, 0.0);
     let (extents, b, none) = ([pixels, gm, taps], Right::Packed(filters), Epilogue::default());
@@ -181,8 +190,9 @@ fn turned(exec: Exec<'_>, c: &Conv2d, x: &[f32], filters: &PackedB, epilogue: &E
         let y = unsafe { y.slice(first * pixels, count * pixels) };
         transpose_into(exec.set(), &result[first..], gm, pixels, count, y);
         for (i, row) in y.chunks_exact_mut(pixels).enumerate() {
-            epilogue.apply(exec.set(), first + i, 0, pixels, row);
+            epilogue.apply_sums(exec.set(), first + i, 0, pixels, row);
         }
+        epilogue.activate(exec.set(), y);
     });
     scratch::give(result);
 }

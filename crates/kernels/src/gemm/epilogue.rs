@@ -44,6 +44,19 @@ impl<'a> Epilogue<'a> {
 
     /// Applies itself to part of row `i`, from column `j0`; rows are `ldc` apart.
     pub(crate) fn apply(&self, set: KernelSet, i: usize, j0: usize, ldc: usize, row: &mut [f32]) {
+        self.apply_sums(set, i, j0, ldc, row);
+        self.activate(set, row);
+    }
+
+    /// The activation alone, but for Relu, which [`Epilogue::apply_sums`] does.
+    pub(crate) fn activate(&self, set: KernelSet, x: &mut [f32]) {
+        if let Some(f) = self.activation.filter(|&f| f != Unary::Relu) {
+            math::apply(set, f, x);
+        }
+    }
+
+    /// As [`Epilogue::apply`], without an activation other than Relu.
+    pub(crate) fn apply_sums(&self, set: KernelSet, i: usize, j0: usize, ldc: usize, row: &mut [f32]) {
         let add = self.add.map(|a| &a[i * ldc + j0..][..row.len()]);
         let relu = self.activation == Some(Unary::Relu);
         match self.bias {
@@ -53,9 +66,6 @@ impl<'a> Epilogue<'a> {
             }
             Bias::Rows(b) => finish(set, row, Some(b[i]), add, relu),
             Bias::None => finish(set, row, None, add, relu),
-        }
-        if let Some(f) = self.activation.filter(|_| !relu) {
-            math::apply(set, f, row);
         }
     }
 }

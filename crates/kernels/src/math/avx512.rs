@@ -298,6 +298,12 @@ pub(super) enum Function {
     Sigmoid,
     Tanh,
     Erf,
+    /// x * sigmoid(x).
+    Silu,
+    /// (0.5 x) * (1 + erf(x sqrt(1/2))).
+    Gelu,
+    /// (0.5 x) * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+    GeluTanh,
 }
 
 /// `x[i] = f(x[i])`; `definition` is asked about elements in doubt.
@@ -309,12 +315,38 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
     // SAFETY: the caller's promise.
     unsafe {
         match f {
-            Function::Exp => each(x, definition, |x| exp(x)),
-            Function::Sigmoid => each(x, definition, |x| sigmoid(x)),
-            Function::Tanh => each(x, definition, |x| tanh(x)),
-            Function::Erf => each(x, definition, |x| erf(x)),
+            Function::Exp => each(x, definition, |x| x, |x| exp(x), |_, y| y),
+            Function::Sigmoid => each(x, definition, |x| x, |x| sigmoid(x), |_, y| y),
+            Function::Tanh => each(x, definition, |x| x, |x| tanh(x), |_, y| y),
+            Function::Erf => each(x, definition, |x| x, |x| erf(x), |_, y| y),
+            Function::Silu => each(x, definition, |x| x, |x| sigmoid(x), |x, y| _mm512_mul_ps(x, y)),
+            Function::Gelu => each(
+                x,
+                definition,
+                |x| _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::FRAC_1_SQRT_2)),
+                |x| erf(x),
+                |x, y| half_of(x, y),
+            ),
+            Function::GeluTanh => each(
+                x,
+                definition,
+                |x| {
+                    let cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
+                    let sum = _mm512_add_ps(x, _mm512_mul_ps(_mm512_set1_ps(0.044715), cube));
+                    _mm512_mul_ps(_mm512_set1_ps(super::SQRT_2_OVER_PI), sum)
+                },
+                |x| tanh(x),
+                |x, y| half_of(x, y),
+            ),
         }
     }
+}
+
+/// (0.5 x) * (1 + y), each operation rounded.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn half_of(x: __m512, y: __m512) -> __m512 {
+    _mm512_mul_ps(_mm512_mul_ps(_mm512_set1_ps(0.5), x), _mm512_add_ps(_mm512_set1_ps(1.0), y))
 }
 
 /// Elements that are computed together, in four vectors of f64 whose operations alternate: a chain of one is too long for
@@ -327,7 +359,13 @@ const BLOCK: usize = 256;
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-unsafe fn each(x: &mut [f32], definition: fn(f32) -> f32, f: impl Fn(Four) -> Four) {
+unsafe fn each(
+    x: &mut [f32],
+    definition: fn(f32) -> f32,
+    before: impl Fn(__m512) -> __m512,
+    f: impl Fn(Four) -> Four,
+    after: impl Fn(__m512, __m512) -> __m512,
+) {
     let mut out = [0.0f32; BLOCK];
     for part in x.chunks_mut(BLOCK) {
         let mut sure = u32::MAX;
@@ -336,9 +374,9 @@ unsafe fn each(x: &mut [f32], definition: fn(f32) -> f32, f: impl Fn(Four) -> Fo
             // SAFETY: 32 elements each.
             unsafe {
                 let x = [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))];
-                let (result, n, s) = round(f(widen(x)));
-                _mm512_storeu_ps(y.as_mut_ptr(), result[0]);
-                _mm512_storeu_ps(y.as_mut_ptr().add(16), result[1]);
+                let (result, n, s) = round(f(widen([before(x[0]), before(x[1])])));
+                _mm512_storeu_ps(y.as_mut_ptr(), after(x[0], result[0]));
+                _mm512_storeu_ps(y.as_mut_ptr().add(16), after(x[1], result[1]));
                 normal &= n;
                 sure &= s;
             }
@@ -350,9 +388,9 @@ unsafe fn each(x: &mut [f32], definition: fn(f32) -> f32, f: impl Fn(Four) -> Fo
             // SAFETY: 32 elements each.
             unsafe {
                 let x = [_mm512_loadu_ps(rest.as_ptr()), _mm512_loadu_ps(rest.as_ptr().add(16))];
-                let (result, n, s) = round(f(widen(x)));
-                _mm512_storeu_ps(out.as_mut_ptr().add(done), result[0]);
-                _mm512_storeu_ps(out.as_mut_ptr().add(done + 16), result[1]);
+                let (result, n, s) = round(f(widen([before(x[0]), before(x[1])])));
+                _mm512_storeu_ps(out.as_mut_ptr().add(done), after(x[0], result[0]));
+                _mm512_storeu_ps(out.as_mut_ptr().add(done + 16), after(x[1], result[1]));
                 normal &= n;
                 sure &= s;
             }
@@ -361,7 +399,7 @@ unsafe fn each(x: &mut [f32], definition: fn(f32) -> f32, f: impl Fn(Four) -> Fo
             part.copy_from_slice(&out[..part.len()]);
         } else {
             // SAFETY: the caller's promise.
-            unsafe { settle(part, definition, &f) };
+            unsafe { settle(part, definition, &before, &f, &after) };
         }
     }
 }
@@ -370,25 +408,40 @@ unsafe fn each(x: &mut [f32], definition: fn(f32) -> f32, f: impl Fn(Four) -> Fo
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-unsafe fn settle(x: &mut [f32], definition: fn(f32) -> f32, f: &impl Fn(Four) -> Four) {
+unsafe fn settle(
+    x: &mut [f32],
+    definition: fn(f32) -> f32,
+    before: &impl Fn(__m512) -> __m512,
+    f: &impl Fn(Four) -> Four,
+    after: &impl Fn(__m512, __m512) -> __m512,
+) {
     for part in x.chunks_mut(STEP_LEN) {
         let mut padded = [1.0f32; STEP_LEN];
         padded[..part.len()].copy_from_slice(part);
-        let (mut low, mut high, mut middle) = ([0.0f32; STEP_LEN], [0.0f32; STEP_LEN], [0.0f32; STEP_LEN]);
+        let mut out = [0.0f32; STEP_LEN];
+        let mut sure = [0u16; 2];
         // SAFETY: 32 elements each.
         unsafe {
-            let y = f(widen([_mm512_loadu_ps(padded.as_ptr()), _mm512_loadu_ps(padded.as_ptr().add(16))]));
-            for (ends, bound) in [(&mut low, -BOUND), (&mut high, BOUND), (&mut middle, 0.0)] {
-                // Zeros keep their sign in the middle.
-                let moved = |y| if bound == 0.0 { y } else { _mm512_fmadd_pd(y, splat(bound), y) };
-                let end = y.map(|y| _mm512_cvtpd_ps(moved(y)));
-                _mm512_storeu_ps(ends.as_mut_ptr(), join(end[0], end[1]));
-                _mm512_storeu_ps(ends.as_mut_ptr().add(16), join(end[2], end[3]));
+            let x = [_mm512_loadu_ps(padded.as_ptr()), _mm512_loadu_ps(padded.as_ptr().add(16))];
+            let y = f(widen([before(x[0]), before(x[1])]));
+            let end = |y, bound| _mm512_cvtpd_ps(_mm512_fmadd_pd(y, splat(bound), y));
+            for i in 0..2 {
+                let (a, b) = (y[2 * i], y[2 * i + 1]);
+                // Zeros keep their sign here.
+                let middle = join(_mm512_cvtpd_ps(a), _mm512_cvtpd_ps(b));
+                let low = join(end(a, -BOUND), end(b, -BOUND));
+                let high = join(end(a, BOUND), end(b, BOUND));
+                _mm512_storeu_ps(out.as_mut_ptr().add(16 * i), after(x[i], middle));
+                sure[i] = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(low, high);
             }
         }
-        for (i, x) in part.iter_mut().enumerate() {
-            *x = if low[i] == high[i] { middle[i] } else { definition(*x) };
+        let mut doubt = !(u32::from(sure[0]) | u32::from(sure[1]) << 16);
+        while doubt != 0 {
+            let i = doubt.trailing_zeros() as usize;
+            out[i] = definition(padded[i]);
+            doubt &= doubt - 1;
         }
+        part.copy_from_slice(&out[..part.len()]);
     }
 }
 

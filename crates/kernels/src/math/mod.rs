@@ -50,6 +50,10 @@ pub enum Unary {
     Atanh,
     /// ln(1 + e^x), correctly rounded.
     Softplus,
+    /// x * x, which is pow(x, 2).
+    Square,
+    /// pow(x, 3), correctly rounded.
+    Cube,
     /// Square root.
     Sqrt,
     /// 1 / x.
@@ -139,6 +143,14 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
             Unary::Sigmoid => Some((Function::Sigmoid, num::sigmoid)),
             Unary::Tanh => Some((Function::Tanh, num::tanh)),
             Unary::Erf => Some((Function::Erf, num::erf)),
+            Unary::Silu => Some((Function::Silu, |x| x * num::sigmoid(x))),
+            Unary::Gelu => Some((Function::Gelu, |x| {
+                (0.5 * x) * (1.0 + num::erf(x * std::f32::consts::FRAC_1_SQRT_2))
+            })),
+            Unary::GeluTanh => Some((Function::GeluTanh, |x| {
+                let inner = SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x));
+                (0.5 * x) * (1.0 + num::tanh(inner))
+            })),
             _ => None,
         };
         if let Some((function, definition)) = function {
@@ -164,6 +176,8 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
         Unary::Acosh => elementary(set, x, acosh, num::acosh),
         Unary::Atanh => elementary(set, x, atanh, num::atanh),
         Unary::Softplus => elementary(set, x, softplus, num::softplus),
+        Unary::Square => map(set, x, Square),
+        Unary::Cube => map(set, x, Cube),
         Unary::Sqrt => map(set, x, Sqrt),
         Unary::Reciprocal => map(set, x, Reciprocal),
         Unary::Neg => map(set, x, Neg),
@@ -327,6 +341,8 @@ macro_rules! maps {
 }
 
 maps! {
+    Square: |x| x * x;
+    Cube: |x| num::elementary::cube(x);
     Sqrt: |x| x.sqrt();
     Reciprocal: |x| 1.0 / x;
     Neg: |x| -x;

@@ -19,7 +19,7 @@ mod trig_fast;
 pub use double::{cos64, erf64, exp64, ln64, pow64, sigmoid64, sin64, tanh64};
 pub use fast::{erf_fast, exp_fast, ln_fast, sigmoid_fast, tanh_fast};
 pub use hyperbolic_fast::{acosh_fast, asinh_fast, atanh_fast, cosh_fast, sinh_fast, softplus_fast};
-pub use pow::pow;
+pub use pow::{cube, pow};
 pub use trig_fast::{acos_fast, asin_fast, atan_fast, cos_fast, sin_fast, tan_fast};
 
 macro_rules! function {
@@ -107,6 +107,19 @@ mod tests {
 
     type Fast = fn(f32) -> (f32, bool);
     type Row = (&'static str, Fast, Fast, fn(f32) -> f32);
+
+    #[test]
+    fn cubes_are_powers() {
+        let mut x: u32 = 0;
+        while let Some(next) = x.checked_add(25_013) {
+            for bits in [x, x ^ 0xfff] {
+                let x = f32::from_bits(bits);
+                let (cube, power) = (cube(x), pow(x, 3.0));
+                assert!(cube.to_bits() == power.to_bits() || cube.is_nan() && power.is_nan(), "{x:e}");
+            }
+            x = next;
+        }
+    }
 
     /// Both forms of a fast program are right wherever they are sure; the accurate one is independent of them.
     #[test]
