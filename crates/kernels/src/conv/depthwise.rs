@@ -3,7 +3,8 @@
 use super::Conv2d;
 use super::phases::Phases;
 use crate::dispatch::multiversion;
-use crate::gemm::Epilogue;
+use crate::gemm::{Bias, Epilogue};
+use crate::math::Unary;
 use crate::shared::Shared;
 use crate::strided::{self, SLACK};
 use crate::{Exec, KernelSet, scratch};
@@ -29,6 +30,12 @@ pub(super) fn depthwise(
     let per_piece = planes.div_ceil(pieces);
     // The output plane with the columns between rows.
     let wide = (c.output[0] - 1) * phases.columns + c.output[1];
+    // A bias and a Relu are applied in registers, unless something is added between them.
+    let bias = match epilogue.bias {
+        Bias::Rows(b) => Some(b),
+        _ => None,
+    };
+    let (alone, relu) = (epilogue.add.is_none(), epilogue.activation == Some(Unary::Relu));
     exec.pool().for_each(planes.div_ceil(per_piece), &|piece| {
         let (mut padded, mut result) = (scratch::take(), scratch::take());
         // The last strip may read past the end.
@@ -42,9 +49,12 @@ pub(super) fn depthwise(
             // SAFETY: plane i belongs to this piece alone.
             let y = unsafe { shared.slice(i * pixels, pixels) };
             let w = &w[channel * taps..(channel + 1) * taps];
-            strips(exec.set(), &phases.offsets, &padded, w, wide, &mut result);
+            let last = if alone { Last { bias: bias.map(|b| b[channel]), relu } } else { Last::default() };
+            strips(exec.set(), &phases.offsets, &padded, w, last, wide, &mut result);
             narrow(exec.set(), &result, phases.columns, c.output[1], y);
-            epilogue.part(channel, i * pixels).apply_sums(exec.set(), 0, 0, pixels, y);
+            if !alone {
+                epilogue.part(channel, i * pixels).apply_sums(exec.set(), 0, 0, pixels, y);
+            }
             // Small planes are activated together.
             waiting += 1;
             if waiting * pixels >= 2048 || i + 1 == mine.end {
@@ -68,8 +78,21 @@ fn fma<const HW: bool>(a: f32, b: f32, c: f32) -> f32 {
     if HW { a.mul_add(b, c) } else { isobit_numerics::fma(a, b, c) }
 }
 
+/// What happens to an element after its chain.
+#[derive(Clone, Copy, Default)]
+struct Last {
+    bias: Option<f32>,
+    relu: bool,
+}
+
 #[inline(always)]
-fn strip<const HW: bool, const N: usize>(offsets: &[usize], padded: &[f32], w: &[f32], y: &mut [f32]) {
+fn strip<const HW: bool, const N: usize>(
+    offsets: &[usize],
+    padded: &[f32],
+    w: &[f32],
+    last: Last,
+    y: &mut [f32],
+) {
     let mut acc = [0.0f32; N];
     for (&tap, &offset) in w.iter().zip(offsets) {
         let run: &[f32; N] = padded[offset..][..N].try_into().expect("a strip");
@@ -77,56 +100,77 @@ fn strip<const HW: bool, const N: usize>(offsets: &[usize], padded: &[f32], w: &
             acc[i] = fma::<HW>(run[i], tap, acc[i]);
         }
     }
+    if let Some(bias) = last.bias {
+        acc.iter_mut().for_each(|x| *x += bias);
+    }
+    if last.relu {
+        acc.iter_mut().for_each(|x| *x = isobit_numerics::relu(*x));
+    }
     y[..N].copy_from_slice(&acc);
 }
 
 #[inline(always)]
-fn strips_body<const HW: bool>(offsets: &[usize], padded: &[f32], w: &[f32], len: usize, y: &mut [f32]) {
+fn strips_body<const HW: bool>(
+    offsets: &[usize],
+    padded: &[f32],
+    w: &[f32],
+    last: Last,
+    len: usize,
+    y: &mut [f32],
+) {
     let mut start = 0;
     while start < len {
         let (padded, y) = (&padded[start..], &mut y[start..]);
         start += match len - start {
             0..=16 => {
-                strip::<HW, 16>(offsets, padded, w, y);
+                strip::<HW, 16>(offsets, padded, w, last, y);
                 16
             }
             17..=32 => {
-                strip::<HW, 32>(offsets, padded, w, y);
+                strip::<HW, 32>(offsets, padded, w, last, y);
                 32
             }
             33..=64 => {
-                strip::<HW, 64>(offsets, padded, w, y);
+                strip::<HW, 64>(offsets, padded, w, last, y);
                 64
             }
             _ => {
-                strip::<HW, STRIP>(offsets, padded, w, y);
+                strip::<HW, STRIP>(offsets, padded, w, last, y);
                 STRIP
             }
         };
     }
 }
 
-fn strips(set: KernelSet, offsets: &[usize], padded: &[f32], w: &[f32], len: usize, y: &mut [f32]) {
+fn strips(
+    set: KernelSet,
+    offsets: &[usize],
+    padded: &[f32],
+    w: &[f32],
+    last: Last,
+    len: usize,
+    y: &mut [f32],
+) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    fn avx2(offsets: &[usize], padded: &[f32], w: &[f32], len: usize, y: &mut [f32]) {
-        strips_body::<true>(offsets, padded, w, len, y);
+    fn avx2(offsets: &[usize], padded: &[f32], w: &[f32], last: Last, len: usize, y: &mut [f32]) {
+        strips_body::<true>(offsets, padded, w, last, len, y);
     }
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-    fn avx512(offsets: &[usize], padded: &[f32], w: &[f32], len: usize, y: &mut [f32]) {
-        strips_body::<true>(offsets, padded, w, len, y);
+    fn avx512(offsets: &[usize], padded: &[f32], w: &[f32], last: Last, len: usize, y: &mut [f32]) {
+        strips_body::<true>(offsets, padded, w, last, len, y);
     }
     match set {
         #[cfg(all(target_arch = "x86_64", isobit_avx512))]
         // SAFETY: sets other than Scalar come from `Exec`, which checked the machine.
-        KernelSet::Avx512 => unsafe { avx512(offsets, padded, w, len, y) },
+        KernelSet::Avx512 => unsafe { avx512(offsets, padded, w, last, len, y) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
-        KernelSet::Avx2 => unsafe { avx2(offsets, padded, w, len, y) },
+        KernelSet::Avx2 => unsafe { avx2(offsets, padded, w, last, len, y) },
         #[cfg(target_arch = "aarch64")]
-        KernelSet::Neon => strips_body::<true>(offsets, padded, w, len, y),
-        _ => strips_body::<false>(offsets, padded, w, len, y),
+        KernelSet::Neon => strips_body::<true>(offsets, padded, w, last, len, y),
+        _ => strips_body::<false>(offsets, padded, w, last, len, y),
     }
 }
 

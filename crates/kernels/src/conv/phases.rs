@@ -5,7 +5,7 @@
 use super::Conv2d;
 use crate::KernelSet;
 use crate::dispatch::multiversion;
-use crate::strided;
+use crate::strided::{self, SLACK};
 
 /// The extents of the planes of equal phase.
 pub(super) struct Phases {
@@ -51,15 +51,23 @@ impl Phases {
             let first = (q + sw - c.pads[1] % sw) % sw;
             let at = ((first + c.pads[1]) / sw).min(self.columns);
             let count = width.saturating_sub(first).div_ceil(sw).min(self.columns - at);
-            for (r, row) in plane.chunks_exact_mut(self.columns).enumerate() {
+            for r in 0..self.rows {
                 let ih = (r * sh + p).wrapping_sub(c.pads[0]);
+                let (from, to) = (r * self.columns, (r + 1) * self.columns);
                 if ih >= height || count == 0 {
-                    zero(row);
+                    plane[from..to].fill(0.0);
                     continue;
                 }
-                zero(&mut row[..at]);
-                zero(&mut row[at + count..]);
-                strided::copy(&x[ih * width + first..], sw, &mut row[at..at + count]);
+                let begin = ih * width + first;
+                let whole = count.next_multiple_of(SLACK);
+                if sw == 1 && begin + whole <= x.len() && from + at + whole <= plane.len() {
+                    // What is written past the run's end is zeroed here or written with the next row.
+                    strided::run(&x[begin..], &mut plane[from + at..], count);
+                } else {
+                    strided::copy(&x[begin..], sw, &mut plane[from + at..from + at + count]);
+                }
+                zero(&mut plane[from..from + at]);
+                zero(&mut plane[from + at + count..to]);
             }
         }
     }
@@ -68,12 +76,13 @@ impl Phases {
 /// Zeros, without a call for the short runs of a padding.
 #[inline(always)]
 fn zero(x: &mut [f32]) {
-    match x {
-        [] => {}
-        [a] => *a = 0.0,
-        [a, b] => (*a, *b) = (0.0, 0.0),
-        [a, b, c] => (*a, *b, *c) = (0.0, 0.0, 0.0),
-        _ => x.fill(0.0),
+    if x.len() > 4 {
+        return x.fill(0.0);
+    }
+    for i in 0..4 {
+        if i < x.len() {
+            x[i] = 0.0;
+        }
     }
 }
 
