@@ -7,7 +7,9 @@
 //! outputs keep their names: they are the signature.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use isobit_tensor::Hash;
 use prost::Message as _;
 
 use crate::ir::{attr_bodies, bodies};
@@ -72,8 +74,8 @@ impl Hashes {
         for (inner, from) in &graph.captures {
             values[inner.0 as usize] = digest(b"outer", &[&outer[from.0 as usize]]);
         }
-        for (v, t) in &graph.initializers {
-            values[v.0 as usize] = digest(b"const", &[t.root().as_bytes()]);
+        for (v, root) in roots(graph) {
+            values[v.0 as usize] = digest(b"const", &[root.as_bytes()]);
         }
         let mut nodes = Vec::with_capacity(graph.nodes.len());
         for (position, node) in graph.nodes.iter().enumerate() {
@@ -94,6 +96,32 @@ impl Hashes {
     fn of(&self, v: ValueId) -> Digest {
         self.values[v.0 as usize]
     }
+}
+
+/// The roots of a graph's constants; of large ones on all cores.
+fn roots(graph: &Graph) -> Vec<(ValueId, Hash)> {
+    let constants: Vec<_> = graph.initializers.iter().collect();
+    let bytes: usize = constants.iter().map(|(_, t)| t.byte_len()).sum();
+    let threads = if bytes < 1 << 22 { 1 } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        while let Some((v, t)) = constants.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push((**v, t.root()));
+        }
+        done
+    };
+    if threads == 1 {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut all = work();
+        for worker in workers {
+            all.extend(worker.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
+        }
+        all
+    })
 }
 
 fn node_digest(node: &Node, position: usize, values: &[Digest]) -> Digest {

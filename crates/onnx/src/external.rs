@@ -5,8 +5,26 @@ use std::path::{Component, Path, PathBuf};
 
 /// Where a model's external data is found.
 pub trait External {
-    /// Bytes `offset..offset + length` of the file at `location` (to its end without a length), at most `limit`.
-    fn read(&self, location: &str, offset: u64, length: Option<u64>, limit: u64) -> Result<Vec<u8>, String>;
+    /// Bytes `offset..offset + length` of the file at `location` (to its end without a length), at most `limit`: how many
+    /// there are, and where to read them.
+    fn open(
+        &self,
+        location: &str,
+        offset: u64,
+        length: Option<u64>,
+        limit: u64,
+    ) -> Result<(u64, Box<dyn Read + '_>), String>;
+
+    /// The bytes that [`External::open`] gives.
+    fn read(&self, location: &str, offset: u64, length: Option<u64>, limit: u64) -> Result<Vec<u8>, String> {
+        let (length, mut reader) = self.open(location, offset, length, limit)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+        reader.read_to_end(&mut bytes).map_err(|e| format!("'{location}': {e}"))?;
+        if bytes.len() as u64 != length {
+            return Err(format!("'{location}' was cut short while it was read"));
+        }
+        Ok(bytes)
+    }
 }
 
 /// A model that must hold all its data itself.
@@ -14,7 +32,13 @@ pub trait External {
 pub struct NoExternal;
 
 impl External for NoExternal {
-    fn read(&self, location: &str, _: u64, _: Option<u64>, _: u64) -> Result<Vec<u8>, String> {
+    fn open(
+        &self,
+        location: &str,
+        _: u64,
+        _: Option<u64>,
+        _: u64,
+    ) -> Result<(u64, Box<dyn Read + '_>), String> {
         Err(format!("'{location}' is not at hand; give the model as a file in its folder"))
     }
 }
@@ -31,7 +55,13 @@ impl Folder {
 }
 
 impl External for Folder {
-    fn read(&self, location: &str, offset: u64, length: Option<u64>, limit: u64) -> Result<Vec<u8>, String> {
+    fn open(
+        &self,
+        location: &str,
+        offset: u64,
+        length: Option<u64>,
+        limit: u64,
+    ) -> Result<(u64, Box<dyn Read + '_>), String> {
         let relative = Path::new(location);
         let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
         if location.is_empty() || !relative.components().all(inside) {
@@ -56,12 +86,7 @@ impl External for Folder {
             return Err(format!("{length} bytes are above the limit of {limit}"));
         }
         file.seek(SeekFrom::Start(offset)).map_err(text)?;
-        let mut bytes = Vec::with_capacity(length as usize);
-        file.take(length).read_to_end(&mut bytes).map_err(text)?;
-        if bytes.len() as u64 != length {
-            return Err(format!("'{location}' was cut short while it was read"));
-        }
-        Ok(bytes)
+        Ok((length, Box::new(file.take(length))))
     }
 }
 
@@ -70,7 +95,13 @@ impl External for Folder {
 pub struct Memory(pub BTreeMap<String, Vec<u8>>);
 
 impl External for Memory {
-    fn read(&self, location: &str, offset: u64, length: Option<u64>, limit: u64) -> Result<Vec<u8>, String> {
+    fn open(
+        &self,
+        location: &str,
+        offset: u64,
+        length: Option<u64>,
+        limit: u64,
+    ) -> Result<(u64, Box<dyn Read + '_>), String> {
         let bytes = self.0.get(location).ok_or_else(|| format!("'{location}' is missing"))?;
         let start = usize::try_from(offset).map_err(|_| "offset too large".to_owned())?;
         let end = match length {
@@ -82,7 +113,7 @@ impl External for Memory {
         if part.len() as u64 > limit {
             return Err(format!("{} bytes are above the limit of {limit}", part.len()));
         }
-        Ok(part.to_vec())
+        Ok((part.len() as u64, Box::new(part)))
     }
 }
 

@@ -1,3 +1,5 @@
+use std::io::Read;
+
 use isobit_tensor::{
     Complex, DType, F6E2M3, F6E3M2, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, Small, Tensor,
     TensorError, bf16, f16, numel,
@@ -33,7 +35,10 @@ pub fn tensor_from_proto(
     })?;
 
     if t.data_location == 1 {
-        return Tensor::from_le_bytes(dtype, &shape, &read_external(t, external, bytes)?).map_err(wrong);
+        let (length, reader) = open_external(t, external, bytes)?;
+        let read = Tensor::from_le_reader(dtype, &shape, length, reader);
+        let cut = |e| OnnxError::External { name: t.name.clone(), message: format!("cannot be read: {e}") };
+        return read.map_err(cut)?.map_err(wrong);
     }
     if dtype == DType::String {
         let strings = t.string_data.iter().map(|s| String::from_utf8(s.clone()));
@@ -101,7 +106,11 @@ fn pairs<T: Copy + Default>(parts: &[T]) -> Vec<Complex<T>> {
     parts.chunks(2).map(pair).chain(std::iter::repeat_n(Complex::default(), odd)).collect()
 }
 
-fn read_external(t: &TensorProto, external: &dyn External, expected: u64) -> Result<Vec<u8>, OnnxError> {
+fn open_external<'a>(
+    t: &TensorProto,
+    external: &'a dyn External,
+    expected: u64,
+) -> Result<(u64, Box<dyn Read + 'a>), OnnxError> {
     let error = |message: String| OnnxError::External { name: t.name.clone(), message };
     let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let number = |key: &str| match entry(key) {
@@ -111,7 +120,7 @@ fn read_external(t: &TensorProto, external: &dyn External, expected: u64) -> Res
     let location = entry("location").ok_or_else(|| error("no location is given".into()))?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     // Without a length the shape says how much there is; the file may go on with other tensors.
-    external.read(location, offset, Some(length.unwrap_or(expected)), expected).map_err(error)
+    external.open(location, offset, Some(length.unwrap_or(expected)), expected).map_err(error)
 }
 
 /// The message of a tensor, its elements in `raw_data` (strings in `string_data`).

@@ -88,6 +88,11 @@ impl Tensor {
             };
         }
         let data = match dtype {
+            DType::F32 if cfg!(target_endian = "little") => {
+                let mut elements = vec![0.0f32; n];
+                bytemuck::cast_slice_mut(&mut elements).copy_from_slice(bytes);
+                Data::F32(elements.into())
+            }
             DType::F32 => read!(f32),
             DType::F64 => read!(f64),
             DType::F16 => read!(f16),
@@ -127,6 +132,31 @@ impl Tensor {
         Ok(Self::from_parts(shape, data))
     }
 
+    /// As [`Tensor::from_le_bytes`], from a reader that is at the first of exactly as many bytes. The most usual weights are
+    /// read where they stay.
+    ///
+    /// # Errors
+    /// What the reader says, and what [`Tensor::from_le_bytes`] says.
+    pub fn from_le_reader(
+        dtype: DType,
+        shape: &[usize],
+        len: u64,
+        mut reader: impl std::io::Read,
+    ) -> std::io::Result<Result<Self, TensorError>> {
+        let n = numel(shape);
+        if dtype == DType::F32 && n.is_some_and(|n| n as u64 * 4 == len) && cfg!(target_endian = "little") {
+            let mut elements = vec![0.0f32; n.unwrap_or(0)];
+            reader.read_exact(bytemuck::cast_slice_mut(&mut elements))?;
+            return Ok(Self::new(shape, elements));
+        }
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != len {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Self::from_le_bytes(dtype, shape, &bytes))
+    }
+
     /// The elements as little-endian bytes in canonical form (no head).
     pub fn to_le_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.byte_len());
@@ -159,6 +189,10 @@ impl Tensor {
             }};
         }
         match self.data() {
+            // Most of all weights: as they lie in memory, unless there is a NaN to be made canonical.
+            Data::F32(b) if cfg!(target_endian = "little") && !b.iter().any(|v| v.is_nan()) => {
+                sink(bytemuck::cast_slice(b));
+            }
             Data::F32(b) => write!(b, 4, bits32),
             Data::F64(b) => write!(b, 8, bits64),
             Data::Complex64(b) => {
