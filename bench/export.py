@@ -1,7 +1,8 @@
-"""Exports the eight models of the benchmark, with inputs and two references.
+"""Exports the models of the benchmark, with inputs and two references.
 
 For each model, in bench/models/NAME/: model.onnx (and its external data), inputs.npz, ort.npz (ONNX Runtime's outputs),
-torch.npz (PyTorch's). Weights are random from a fixed seed: neither speed nor parity depends on their values.
+torch.npz (PyTorch's, where there is one). Weights are random from a fixed seed: neither speed nor parity depends on their
+values. NAME@8 is the model with a batch of 8.
 
     bench/setup.sh && bench/.venv/bin/python bench/export.py [NAME...]
 """
@@ -31,6 +32,15 @@ class Lstm(torch.nn.Module):
 
     def forward(self, x):
         return self.lstm(x)[0]
+
+
+class Gru(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gru = torch.nn.GRU(64, 256, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.gru(x)[0]
 
 
 class Bert(torch.nn.Module):
@@ -64,15 +74,15 @@ def vision(name):
     return model
 
 
-def image():
-    return {"input": torch.randn(1, 3, 224, 224)}
+def image(batch):
+    return {"input": torch.randn(batch, 3, 224, 224)}
 
 
-def tokens(with_mask):
-    ids = {"input_ids": torch.randint(0, 1000, (1, 128))}
+def tokens(batch, with_mask, length=128):
+    ids = {"input_ids": torch.randint(0, 1000, (batch, length))}
     if with_mask:
-        mask = torch.ones(1, 128, dtype=torch.int64)
-        mask[:, 100:] = 0
+        mask = torch.ones(batch, length, dtype=torch.int64)
+        mask[:, length * 25 // 32 :] = 0
         ids["attention_mask"] = mask
     return ids
 
@@ -83,36 +93,114 @@ BUILD = {
     "mobilenet_v3_large": (lambda: vision("mobilenet_v3_large"), image),
     "efficientnet_b0": (lambda: vision("efficientnet_b0"), image),
     "vit_b_16": (lambda: vision("vit_b_16"), image),
-    "bert_base": (Bert, lambda: tokens(True)),
-    "minilm_l6": (lambda: Bert(**MINILM), lambda: tokens(True)),
-    "gpt2": (Gpt2, lambda: tokens(False)),
-    "lstm": (Lstm, lambda: {"x": torch.randn(8, 100, 64)}),
+    "bert_base": (Bert, lambda batch: tokens(batch, True)),
+    "minilm_l6": (lambda: Bert(**MINILM), lambda batch: tokens(batch, True)),
+    "gpt2": (Gpt2, lambda batch: tokens(batch, False)),
+    "lstm": (Lstm, lambda batch: {"x": torch.randn(8 * batch, 100, 64)}),
+    "gru": (Gru, lambda batch: {"x": torch.randn(8 * batch, 100, 64)}),
 }
+# Curves: sequence lengths of one model.
+for length in [16, 64, 256, 512]:
+    BUILD[f"minilm_l6-{length}"] = (lambda: Bert(**MINILM), lambda batch, n=length: tokens(batch, True, n))
+
+
+def references(folder, arrays, torch_output=None):
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    outputs = session.run(names, arrays)
+    np.savez(folder / "inputs.npz", **arrays)
+    np.savez(folder / "ort.npz", **dict(zip(names, outputs)))
+    if torch_output is not None:
+        np.savez(folder / "torch.npz", **{names[0]: torch_output})
+    proto = onnx.load(folder / "model.onnx", load_external_data=False)
+    ops = collections.Counter(n.op_type for n in proto.graph.node)
+    print(f"{folder.name}: opset {proto.opset_import[0].version}, {len(proto.graph.node)} nodes, {dict(ops)}", flush=True)
 
 
 def export(name):
-    build, make_inputs = BUILD[name]
+    base, _, batch = name.partition("@")
+    build, make_inputs = BUILD[base]
     torch.manual_seed(20)
-    model, inputs = build().eval(), make_inputs()
+    model, inputs = build().eval(), make_inputs(int(batch or 1))
     folder = MODELS / name
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     torch.onnx.export(model, tuple(inputs.values()), path, dynamo=True, verbose=False, input_names=list(inputs))
     with torch.no_grad():
         reference = model(*inputs.values()).numpy()
-    arrays = {k: v.numpy() for k, v in inputs.items()}
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    names = [o.name for o in session.get_outputs()]
-    outputs = session.run(names, arrays)
-    np.savez(folder / "inputs.npz", **arrays)
-    np.savez(folder / "ort.npz", **dict(zip(names, outputs)))
-    np.savez(folder / "torch.npz", **{names[0]: reference})
-    proto = onnx.load(path, load_external_data=False)
-    ops = collections.Counter(n.op_type for n in proto.graph.node)
-    print(f"{name}: opset {proto.opset_import[0].version}, {len(proto.graph.node)} nodes, {dict(ops)}", flush=True)
+    references(folder, {k: v.numpy() for k, v in inputs.items()}, reference)
 
+
+def quantized(name):
+    """int8: ResNet-50 with QuantizeLinear and DequantizeLinear around every operator, BERT with weights in int8."""
+    from onnxruntime import quantization
+
+    base, kind = name.split("-")
+    folder, source = MODELS / name, MODELS / base / "model.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = dict(np.load(MODELS / base / "inputs.npz"))
+    if kind == "qdq":
+        class Reader(quantization.CalibrationDataReader):
+            def __init__(self):
+                self.rest = iter([arrays])
+
+            def get_next(self):
+                return next(self.rest, None)
+
+        quantization.quantize_static(source, folder / "model.onnx", Reader(), per_channel=True)
+    else:
+        quantization.quantize_dynamic(source, folder / "model.onnx")
+    references(folder, arrays)
+
+
+def trees(name):
+    """1000 complete trees of depth 8 on 32 features, as XGBoost writes them."""
+    rows = int(name.partition("@")[2] or 1)
+    rng = np.random.default_rng(5)
+    depth, count, features = 8, 1000, 32
+    inner, all_nodes = 2**depth - 1, 2 ** (depth + 1) - 1
+    ids = np.tile(np.arange(all_nodes), count)
+    tree = np.repeat(np.arange(count), all_nodes)
+    branch = np.tile(np.arange(all_nodes) < inner, count)
+    children = np.where(branch, 2 * ids + 1, 0)
+    leaves = ~branch
+    values = np.where(branch, rng.standard_normal(len(ids)), 0).astype(np.float32)
+    node = onnx.helper.make_node(
+        "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1,
+        nodes_treeids=tree, nodes_nodeids=ids, nodes_values=values,
+        nodes_featureids=np.where(branch, rng.integers(0, features, len(ids)), 0),
+        nodes_modes=np.where(branch, "BRANCH_LT", "LEAF").tolist(),
+        nodes_truenodeids=children, nodes_falsenodeids=np.where(branch, children + 1, 0),
+        target_treeids=tree[leaves], target_nodeids=ids[leaves], target_ids=np.zeros(leaves.sum(), np.int64),
+        target_weights=(0.1 * rng.standard_normal(leaves.sum())).astype(np.float32),
+    )
+    value = lambda n, w: onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [rows, w])
+    graph = onnx.helper.make_graph([node], "trees", [value("x", features)], [value("y", 1)])
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    folder = MODELS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=9), folder / "model.onnx")
+    references(folder, {"x": rng.standard_normal((rows, features)).astype(np.float32)})
+
+
+def digits(name):
+    """The small model of this repository, where what an operator costs besides its work decides."""
+    folder = MODELS / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes((MODELS.parents[1] / "models/digits-cnn/model.onnx").read_bytes())
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    shape = [d if isinstance(d, int) else 1 for d in given.shape]
+    references(folder, {given.name: np.random.default_rng(1).random(shape, np.float32)})
+
+
+OTHERS = {
+    "resnet50-qdq": quantized, "bert_base-dynamic": quantized,
+    "trees": trees, "trees@100": trees, "trees@10000": trees, "digits": digits,
+}
+ALL = list(BUILD) + [f"{n}@8" for n in list(BUILD)[:7]] + [f"resnet50@{n}" for n in (2, 4, 16)] + list(OTHERS)
 
 if __name__ == "__main__":
     torch.set_num_threads(os.cpu_count())
-    for name in sys.argv[1:] or BUILD:
-        export(name)
+    for name in sys.argv[1:] or ALL:
+        OTHERS.get(name, export)(name)

@@ -22,6 +22,7 @@ pub(crate) struct Timed {
     pub(crate) step: usize,
     pub(crate) time: Duration,
     pub(crate) cost: u64,
+    pub(crate) fused: bool,
 }
 
 /// One run: what it may use and what it has used.

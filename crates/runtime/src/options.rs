@@ -105,4 +105,6 @@ pub struct StepTime {
     pub time: Duration,
     /// Its metered cost in units.
     pub cost: u64,
+    /// Whether an earlier step did its work in the same pass over memory, in whose time it then is.
+    pub fused: bool,
 }

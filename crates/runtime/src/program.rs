@@ -158,7 +158,8 @@ impl Program {
             }
             let results = self.step(step, run, &mut values, &own, &mut done, stream)?;
             if let Some(start) = start {
-                run.times.push(Timed { step, time: start.elapsed(), cost: run.cost - before });
+                let (time, cost) = (start.elapsed(), run.cost - before);
+                run.times.push(Timed { step, time, cost, fused: done[step].is_some() });
             }
             for (v, datum) in graph.nodes[step].outputs.iter().zip(results) {
                 if let Some(v) = v {

@@ -140,7 +140,7 @@ impl Session {
         let names = graph.outputs.iter().map(|&v| graph.value(v).name.clone());
         let cost = known_cost.unwrap_or(run.cost);
         let steps = run.times.into_iter();
-        let steps = steps.map(|t| StepTime { node: node(t.step), time: t.time, cost: t.cost }).collect();
+        let steps = steps.map(|t| StepTime { node: node(t.step), time: t.time, cost: t.cost, fused: t.fused }).collect();
         Ok(DataResult { outputs: names.zip(outputs).collect(), cost, steps })
     }
 }

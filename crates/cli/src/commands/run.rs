@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use isobit_kernels::gemm::peak;
 use isobit_runtime::{KernelSet, Options, RunOptions, RunResult, Session, StepTime};
 
 use crate::tensors::{self, Named};
@@ -41,7 +42,7 @@ pub(crate) struct Args {
     /// Seed of the run's random operators.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Print time and cost by operator.
+    /// Print time by operator, GFLOP/s of products and their share of the machine's measured peak.
     #[arg(long)]
     profile: bool,
     /// Timed runs.
@@ -121,7 +122,7 @@ fn print_json(session: &Session, threads: usize, load: Duration, result: &RunRes
     let steps = result.steps.iter().map(|s| {
         serde_json::json!({
             "step": s.node.step, "op": s.node.op, "name": s.node.name,
-            "ms": ms(&s.time), "cost": s.cost,
+            "ms": ms(&s.time), "cost": s.cost, "fused": s.fused,
         })
     });
     output::json(&serde_json::json!({
@@ -147,32 +148,58 @@ fn print_text(result: &RunResult, load: Duration, times: &[Duration], set: Kerne
         if times.len() > 1 { format!(" median of {}, {min:.2?} best", times.len()) } else { String::new() },
     ));
     if !result.steps.is_empty() {
+        let peak = peak(set) * threads as f64;
         output::line("");
-        output::line(output::table(&by_operator(&result.steps)).trim_end());
+        output::line(output::table(&by_operator(&result.steps, peak)).trim_end());
+        output::line(&format!(
+            "\nfused: calls whose work an earlier operator did in the same pass, in its time; \
+             peak: {:.1} GFLOP/s, {threads} times what one core's inner tile does here",
+            2.0 * peak / 1e9
+        ));
     }
 }
 
-/// Time and cost summed by operator, the slowest first.
-fn by_operator(steps: &[StepTime]) -> Vec<Vec<String>> {
-    let mut sums: BTreeMap<&str, (usize, Duration, u64)> = BTreeMap::new();
+/// Operators whose unit of cost is a multiply-add.
+const PRODUCTS: [&str; 9] =
+    ["Conv", "ConvTranspose", "MatMul", "Gemm", "Attention", "LSTM", "GRU", "RNN", "Einsum"];
+
+/// Time and cost summed by operator, the slowest first. `peak`: multiply-adds a second that the machine can do.
+fn by_operator(steps: &[StepTime], peak: f64) -> Vec<Vec<String>> {
+    #[derive(Default)]
+    struct Sum {
+        calls: usize,
+        fused: usize,
+        time: Duration,
+        cost: u64,
+    }
+    let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
     for step in steps {
         let sum = sums.entry(&step.node.op).or_default();
-        *sum = (sum.0 + 1, sum.1 + step.time, sum.2 + step.cost);
+        sum.calls += 1;
+        sum.fused += usize::from(step.fused);
+        sum.time += step.time;
+        sum.cost += step.cost;
     }
     let total: f64 = steps.iter().map(|s| s.time.as_secs_f64()).sum();
     let mut rows: Vec<_> = sums.into_iter().collect();
-    rows.sort_by_key(|(_, (_, time, _))| std::cmp::Reverse(*time));
-    let head = ["operator", "calls", "ms", "%", "cost", "Gunit/s"].map(str::to_owned).to_vec();
+    rows.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.time));
+    let head =
+        ["operator", "calls", "fused", "ms", "%", "cost", "GFLOP/s", "% of peak"].map(str::to_owned).to_vec();
     std::iter::once(head)
-        .chain(rows.into_iter().map(|(op, (calls, time, cost))| {
-            let s = time.as_secs_f64();
+        .chain(rows.into_iter().map(|(op, sum)| {
+            let s = sum.time.as_secs_f64();
+            let rate = sum.cost as f64 / s.max(1e-9);
+            let product = PRODUCTS.contains(&op);
+            let of_product = |text: String| if product { text } else { String::new() };
             vec![
                 op.to_owned(),
-                calls.to_string(),
+                sum.calls.to_string(),
+                if sum.fused > 0 { sum.fused.to_string() } else { String::new() },
                 format!("{:.3}", s * 1e3),
                 format!("{:.1}", 100.0 * s / total.max(1e-12)),
-                output::thousands(cost),
-                format!("{:.2}", cost as f64 / s.max(1e-9) / 1e9),
+                output::thousands(sum.cost),
+                of_product(format!("{:.1}", 2.0 * rate / 1e9)),
+                of_product(format!("{:.0}", 100.0 * rate / peak)),
             ]
         }))
         .collect()

@@ -8,6 +8,7 @@ mod driver;
 mod epilogue;
 mod micro;
 mod pack;
+mod peak;
 mod scalar;
 
 pub(crate) use driver::{Left, Right, product};
@@ -15,6 +16,7 @@ pub use driver::{gemm, gemm_batch, gemm_packed};
 pub use epilogue::{Bias, Epilogue};
 pub(crate) use pack::Columns;
 pub use pack::{PackedA, PackedB};
+pub use peak::peak;
 
 /// A matrix in memory: element (i, j) is at `offset + i * row_stride + j * col_stride`.
 #[derive(Debug, Clone, Copy)]
