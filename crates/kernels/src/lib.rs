@@ -11,6 +11,7 @@ pub mod elementwise;
 mod exec;
 pub mod fp;
 pub mod gemm;
+pub mod integer;
 pub mod math;
 pub mod norm;
 pub mod pool;

@@ -2,8 +2,11 @@
 
 use isobit_kernels::Exec;
 use isobit_kernels::gemm::{Bias, Epilogue, View, gemm};
+use isobit_kernels::integer::{self, PackedInts};
 use isobit_numerics::chain64;
 use isobit_tensor::Element;
+
+use crate::quantize::narrow;
 
 /// An element type with a matrix product by the contraction rule; integers wrap.
 pub(crate) trait Product: Element + Copy {
@@ -29,7 +32,10 @@ impl Product for f64 {
 }
 
 impl Product for i32 {
-    fn product(_: Exec<'_>, _: usize, n: usize, k: usize, a: &[i32], b: &[i32], c: &mut [i32]) {
+    fn product(exec: Exec<'_>, m: usize, n: usize, k: usize, a: &[i32], b: &[i32], c: &mut [i32]) {
+        if let (Some(a), Some(b)) = (narrow(&a[..m * k]), narrow(&b[..k * n])) {
+            return integer::gemm(exec, m, &a, &PackedInts::new(k, n, &b), &mut c[..m * n]);
+        }
         for (i, row) in c.chunks_exact_mut(n.max(1)).enumerate() {
             row.fill(0);
             for (p, b) in b.chunks_exact(n.max(1)).enumerate() {

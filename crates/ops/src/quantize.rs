@@ -1,6 +1,8 @@
 //! Linear quantisation: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, MatMulInteger,
 //! QLinearMatMul. Integer products accumulate in i32, which wraps.
 
+use isobit_kernels::integer::{self, PackedInts};
+use isobit_kernels::reduce::{Reduction, reduce};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
 use crate::axes::{axis, fact};
@@ -14,8 +16,8 @@ pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("QuantizeLinear", 23, |ctx| linear(ctx, true)),
     OpDef::onnx("DequantizeLinear", 23, |ctx| linear(ctx, false)),
     OpDef::onnx("DynamicQuantizeLinear", 11, dynamic),
-    OpDef::onnx("MatMulInteger", 10, |ctx| ctx.one(Product { requantize: false })),
-    OpDef::onnx("QLinearMatMul", 21, |ctx| ctx.one(Product { requantize: true })),
+    OpDef::onnx("MatMulInteger", 10, |ctx| product(ctx, false)),
+    OpDef::onnx("QLinearMatMul", 21, |ctx| product(ctx, true)),
 ];
 
 /// The range of an integer type that numbers are quantised to.
@@ -41,6 +43,20 @@ pub(crate) fn wide(ctx: &RunCtx<'_>, t: &Tensor) -> Result<Vec<i64>, OpError> {
         return Err(OpError::input(format!("a {} tensor where integers are quantised", t.dtype())));
     }
     Ok(convert(ctx, t.clone(), DType::I64)?.into_vec()?)
+}
+
+/// The bytes of a tensor of 8-bit integers, and whether they are signed.
+fn bytes(t: &Tensor) -> Option<(&[u8], bool)> {
+    match t.dtype() {
+        DType::U8 => Some((t.as_slice().ok()?, false)),
+        DType::I8 => Some((bytemuck::cast_slice(t.as_slice::<i8>().ok()?), true)),
+        _ => None,
+    }
+}
+
+/// A tensor of 8-bit integers from their bytes.
+fn of_bytes(shape: &[usize], bytes: Vec<u8>, signed: bool) -> Result<Tensor, OpError> {
+    Ok(if signed { Tensor::new(shape, bytemuck::cast_vec::<u8, i8>(bytes))? } else { Tensor::new(shape, bytes)? })
 }
 
 struct Linear {
@@ -82,6 +98,63 @@ impl Linear {
             true => zero.or(self.dtype).or(Some(DType::U8)),
             false => self.dtype.or(scale),
         }
+    }
+
+    /// Elements that follow one another and have the same scale, of one for all or one along the axis: their number, and
+    /// how many scales there are.
+    fn runs(&self, shape: &[usize], scales: &[usize]) -> Option<(usize, usize)> {
+        let count: usize = scales.iter().product();
+        if self.block > 0 || shape.is_empty() && count != 1 {
+            return None;
+        }
+        if count == 1 {
+            return Some((shape.iter().product::<usize>().max(1), 1));
+        }
+        let a = axis(self.axis, shape.len()).ok()?;
+        (scales == [shape[a]]).then(|| (shape[a + 1..].iter().product::<usize>().max(1), shape[a]))
+    }
+
+    /// 8 bits and f32, by runs: the usual case.
+    fn fast(
+        &self,
+        ctx: &RunCtx<'_>,
+        x: &Tensor,
+        (scales, zeros): (&Tensor, Option<&Tensor>),
+        to: DType,
+    ) -> Result<Option<Tensor>, OpError> {
+        let signed = match if self.quantize { to } else { x.dtype() } {
+            DType::U8 => false,
+            DType::I8 => true,
+            _ => return Ok(None),
+        };
+        let float = if self.quantize { x.dtype() } else { to };
+        let plain = matches!(self.precision, None | Some(DType::F32));
+        if float != DType::F32 || scales.dtype() != DType::F32 || !plain {
+            return Ok(None);
+        }
+        let Some((run, n)) = self.runs(x.shape(), scales.shape()) else { return Ok(None) };
+        let scale = scales.as_slice::<f32>()?;
+        let zero = match zeros.map(|z| (z.len(), bytes(z))) {
+            None => vec![0; n],
+            Some((len, Some((bytes, s)))) if len == n => {
+                bytes.iter().map(|&b| if s { i32::from(b as i8) } else { i32::from(b) }).collect()
+            }
+            Some(_) => return Ok(None),
+        };
+        let of = |i: usize| (scale[i % n], zero[i % n]);
+        if self.quantize {
+            let mut out = ctx.memory.alloc::<u8>(x.shape())?;
+            for (i, (x, y)) in x.as_slice::<f32>()?.chunks(run).zip(out.chunks_mut(run)).enumerate() {
+                integer::quantize(ctx.exec, x, of(i).0, of(i).1, signed, y);
+            }
+            return of_bytes(x.shape(), out, signed).map(Some);
+        }
+        let Some((bytes, _)) = bytes(x) else { return Ok(None) };
+        let mut out = ctx.memory.alloc::<f32>(x.shape())?;
+        for (i, (x, y)) in bytes.chunks(run).zip(out.chunks_mut(run)).enumerate() {
+            integer::dequantize(ctx.exec, x, signed, of(i).0, of(i).1, y);
+        }
+        Ok(Some(Tensor::new(x.shape(), out)?))
     }
 
     /// For each element of `shape`, which scale is its: one for all, one along the axis, or one a block.
@@ -128,6 +201,9 @@ impl Op for Linear {
         let (x, scale, zero) = (inputs.get(0)?, inputs.get(1)?, inputs.opt(2));
         let to = self.output(Some(scale.dtype()), zero.map(Tensor::dtype)).unwrap_or(scale.dtype());
         let which = self.which(x.shape(), scale.shape())?;
+        if let Some(done) = self.fast(ctx, x, (scale, zero), to)? {
+            return Ok(vec![done]);
+        }
         let scales = convert(ctx, scale.clone(), DType::F32)?.into_vec::<f32>()?;
         if let Some(z) = zero.filter(|z| z.len() != scales.len()) {
             return Err(OpError::shape(format!("{} zero points for {} scales", z.len(), scales.len())));
@@ -216,22 +292,65 @@ impl Op for Dynamic {
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.slice::<f32>(0)?;
-        let high = x.iter().copied().fold(0.0, isobit_numerics::max);
-        let low = x.iter().copied().fold(0.0, isobit_numerics::min);
+        let bound = |r| {
+            let mut bound = [0.0];
+            reduce(ctx.exec, r, x, x.len(), 1, &mut bound);
+            bound[0]
+        };
+        let high = isobit_numerics::max(0.0, bound(Reduction::Max));
+        let low = isobit_numerics::min(0.0, bound(Reduction::Min));
         // A constant 0 has no range; any scale does.
         let scale = if high == low { 1.0 } else { (high - low) / 255.0 };
         let zero = saturate(-low / scale, 0, DType::U8)?;
         let shape = inputs.get(0)?.shape();
         let mut out = ctx.memory.alloc::<u8>(shape)?;
-        for (o, x) in out.iter_mut().zip(x) {
-            *o = saturate(x / scale, zero, DType::U8)? as u8;
-        }
+        integer::quantize(ctx.exec, x, scale, zero as i32, false, &mut out);
         Ok(vec![Tensor::new(shape, out)?, Tensor::scalar(scale), Tensor::scalar(zero as u8)])
     }
 }
 
 struct Product {
     requantize: bool,
+    /// The right side less its zero point, packed, where both are constant.
+    packed: Option<PackedInts>,
+}
+
+fn product(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
+    let (b, zero) = if requantize { (3, 5) } else { (1, 3) };
+    let zero_known = !ctx.has_input(zero) || ctx.constant(zero).is_some();
+    let packed = ctx.constant(b).filter(|b| b.rank() == 2 && zero_known).and_then(|b| {
+        let (k, n) = (b.shape()[0], b.shape()[1]);
+        let (values, signed) = bytes(b)?;
+        let number = |b: u8, signed: bool| if signed { i16::from(b as i8) } else { i16::from(b) };
+        let zeros = match ctx.constant(zero) {
+            None => vec![0],
+            Some(z) => bytes(z).map(|(z, s)| z.iter().map(|&z| number(z, s)).collect::<Vec<_>>())?,
+        };
+        let right = zeros.len() == 1 || zeros.len() == n;
+        let less = |(i, &v): (usize, &u8)| number(v, signed) - zeros[i % n % zeros.len()];
+        right.then(|| PackedInts::new(k, n, &values.iter().enumerate().map(less).collect::<Vec<_>>()))
+    });
+    ctx.one(Product { requantize, packed })
+}
+
+/// As i16, where they all fit (all but the least).
+pub(crate) fn narrow(values: &[i32]) -> Option<Vec<i16>> {
+    let fits = values.iter().all(|v| (-32_767..=32_767).contains(v));
+    fits.then(|| values.iter().map(|&v| v as i16).collect())
+}
+
+/// The integers of a tensor less its one zero point, where both have 8 bits.
+fn centred_small(ctx: &RunCtx<'_>, t: &Tensor, zero: Option<&Tensor>) -> Result<Option<Vec<i16>>, OpError> {
+    let Some((values, signed)) = bytes(t) else { return Ok(None) };
+    let zero = match zero.map(bytes) {
+        None => 0,
+        Some(Some((&[z], true))) => i16::from(z as i8),
+        Some(Some((&[z], false))) => i16::from(z),
+        Some(_) => return Ok(None),
+    };
+    let mut out = ctx.memory.alloc::<i16>(&[t.len()])?;
+    integer::centre(ctx.exec, values, signed, zero, &mut out);
+    Ok(Some(out))
 }
 
 impl Product {
@@ -319,8 +438,18 @@ impl Op for Product {
         let batch = broadcast(&[batch_a, batch_b])?;
         let full = [&batch[..], &[m, n]].concat();
         let mut out = ctx.memory.filled::<i32>(&full, 0)?;
-        let x = centred(ctx, a, zero_a, (m, k), true)?;
+        let small = match centred_small(ctx, a, zero_a)? {
+            None => narrow(&centred(ctx, a, zero_a, (m, k), true)?),
+            small => small,
+        };
+        if let (Some(x), Some(packed)) = (&small, &self.packed) {
+            // One right side for all: the batches are more rows of one product.
+            integer::gemm(ctx.exec, batch.iter().product::<usize>() * m, x, packed, &mut out);
+            return self.finish(ctx, &inputs, (&batch, m, n), (a.rank(), b.rank()), out);
+        }
         let y = centred(ctx, b, zero_b, (k, n), false)?;
+        let both = small.zip(narrow(&y));
+        let x = if both.is_some() { Vec::new() } else { centred(ctx, a, zero_a, (m, k), true)? };
         // Batch strides count matrices.
         let spread = |own: &[usize]| -> Vec<isize> {
             let pad = vec![0; batch.len() - own.len()];
@@ -335,6 +464,11 @@ impl Op for Product {
             for r in 0..run as isize {
                 let Some(c) = products.next() else { return };
                 let (p, q) = (at_a.wrapping_add_signed(by_a * r), at_b.wrapping_add_signed(by_b * r));
+                if let Some((x, y)) = &both {
+                    let packed = PackedInts::new(k, n, &y[q * k * n..(q + 1) * k * n]);
+                    integer::gemm(ctx.exec, m, &x[p * m * k..(p + 1) * m * k], &packed, c);
+                    continue;
+                }
                 let (x, y) = (&x[p * m * k..(p + 1) * m * k], &y[q * k * n..(q + 1) * k * n]);
                 for (row, c) in c.chunks_exact_mut(n.max(1)).enumerate() {
                     for (l, y) in y.chunks_exact(n.max(1)).enumerate() {
@@ -344,9 +478,23 @@ impl Op for Product {
                 }
             }
         });
+        self.finish(ctx, &inputs, (&batch, m, n), (a.rank(), b.rank()), out)
+    }
+}
+
+impl Product {
+    /// The result from the sums.
+    fn finish(
+        &self,
+        ctx: &RunCtx<'_>,
+        inputs: &Inputs,
+        (batch, m, n): (&[usize], usize, usize),
+        ranks: (usize, usize),
+        out: Vec<i32>,
+    ) -> Result<Vec<Tensor>, OpError> {
         let mut shape = batch.to_vec();
-        shape.extend((a.rank() > 1).then_some(m));
-        shape.extend((b.rank() > 1).then_some(n));
+        shape.extend((ranks.0 > 1).then_some(m));
+        shape.extend((ranks.1 > 1).then_some(n));
         if !self.requantize {
             return Ok(vec![Tensor::new(&shape, out)?]);
         }
