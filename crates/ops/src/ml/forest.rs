@@ -2,6 +2,7 @@
 
 use isobit_kernels::Exec;
 
+use super::flat::Flat;
 use crate::OpError;
 use crate::real::Real;
 
@@ -51,6 +52,8 @@ pub(super) struct Forest<T> {
     /// Comparisons and votes on the longest ways through all trees: the cost of a row.
     pub(super) work: u64,
     pub(super) features: usize,
+    /// As it is evaluated, where it can be.
+    flat: Option<Flat<T>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,11 +77,14 @@ impl<T: Real> Forest<T> {
         if let Some((t, _)) = leaves.iter().flatten().find(|(t, _)| *t as usize >= targets) {
             return Err(OpError::attribute(format!("a leaf votes for target {t} of {targets}")));
         }
-        let mut forest = Self { splits, leaves, roots, members, targets, work: 0, features };
+        let mut forest = Self { splits, leaves, roots, members, targets, work: 0, features, flat: None };
         let mut depths = vec![None; forest.splits.len()];
         for &root in &forest.roots {
             forest.work = forest.work.saturating_add(forest.depth(root, &mut depths)?);
         }
+        // Every way of a tree has been followed: it ends in a leaf that is there.
+        let reached = depths.iter().all(Option::is_some);
+        forest.flat = Flat::new(&forest.splits, &forest.leaves, &forest.roots).filter(|_| reached);
         Ok(forest)
     }
 
@@ -162,17 +168,33 @@ impl<T: Real> Forest<T> {
             return;
         }
         let count = out.len() / self.targets;
-        // Pieces by the number of rows alone; each writes its own scores.
+        // Each piece writes the scores of its own rows.
         let piece = count.div_ceil(4 * exec.pool().threads()).max(16);
         let parts: Vec<std::sync::Mutex<&mut [T]>> =
             out.chunks_mut(piece * self.targets).map(std::sync::Mutex::new).collect();
         exec.pool().for_each(parts.len(), &|p| {
             let mut scores = parts[p].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let sums = matches!(how, Aggregate::Sum | Aggregate::Average);
+            if let Some(flat) = self.flat.as_ref().filter(|_| sums) {
+                let n = scores.len() / self.targets;
+                scores.fill(T::ZERO);
+                flat.add(&rows[p * piece * width..][..n * width], width, self.targets, &mut scores);
+                if how == Aggregate::Average {
+                    self.divide(&mut scores);
+                }
+                return;
+            }
             for (i, scores) in scores.chunks_exact_mut(self.targets).enumerate() {
                 let at = (p * piece + i) * width;
                 self.row(&rows[at..at + width], how, scores);
             }
         });
+    }
+
+    /// The mean of the trees from their sum.
+    fn divide(&self, scores: &mut [T]) {
+        let n = T::of(self.roots.len().max(1) as f64);
+        scores.iter_mut().for_each(|s| *s = *s / n);
     }
 
     fn row(&self, row: &[T], how: Aggregate, scores: &mut [T]) {
@@ -185,8 +207,7 @@ impl<T: Real> Forest<T> {
                 }
             }
             if how == Aggregate::Average {
-                let n = T::of(self.roots.len().max(1) as f64);
-                scores.iter_mut().for_each(|s| *s = *s / n);
+                self.divide(scores);
             }
             return;
         }

@@ -4,6 +4,7 @@
 
 pub(crate) mod encode;
 pub(crate) mod features;
+mod flat;
 mod forest;
 mod labels;
 pub(crate) mod linear;
