@@ -315,16 +315,19 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
     // SAFETY: the caller's promise.
     unsafe {
         match f {
-            Function::Exp => each(x, definition, |x| x, |x| exp(x), |_, y| y),
-            Function::Sigmoid => each(x, definition, |x| x, |x| sigmoid(x), |_, y| y),
-            Function::Tanh => each(x, definition, |x| x, |x| tanh(x), |_, y| y),
-            Function::Erf => each(x, definition, |x| x, |x| erf(x), |_, y| y),
-            Function::Silu => each(x, definition, |x| x, |x| sigmoid(x), |x, y| _mm512_mul_ps(x, y)),
+            Function::Exp => each(x, definition, |x| x, |x| exp(x), |_, y| y, |_, y| y),
+            Function::Sigmoid => each(x, definition, |x| x, |x| exp_of_minus(x), |_, e| logistic(e), |_, y| y),
+            Function::Tanh => each(x, definition, |x| x, |x| expm1_of_double(x), |x, t| tanh(x, t), |_, y| y),
+            Function::Erf => each(x, definition, |x| x, |x| erf(x), |x, y| signed(x, y), |_, y| y),
+            Function::Silu => {
+                each(x, definition, |x| x, |x| exp_of_minus(x), |_, e| logistic(e), |x, y| _mm512_mul_ps(x, y))
+            }
             Function::Gelu => each(
                 x,
                 definition,
                 |x| _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::FRAC_1_SQRT_2)),
                 |x| erf(x),
+                |x, y| signed(x, y),
                 |x, y| half_of(x, y),
             ),
             Function::GeluTanh => each(
@@ -335,7 +338,8 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
                     let sum = _mm512_add_ps(x, _mm512_mul_ps(_mm512_set1_ps(0.044715), cube));
                     _mm512_mul_ps(_mm512_set1_ps(super::SQRT_2_OVER_PI), sum)
                 },
-                |x| tanh(x),
+                |x| expm1_of_double(x),
+                |x, t| tanh(x, t),
                 |x, y| half_of(x, y),
             ),
         }
@@ -363,34 +367,41 @@ unsafe fn each(
     x: &mut [f32],
     definition: fn(f32) -> f32,
     before: impl Fn(__m512) -> __m512,
-    f: impl Fn(Four) -> Four,
+    first: impl Fn(Four) -> Four,
+    second: impl Fn([__m512; 2], Four) -> Four,
     after: impl Fn(__m512, __m512) -> __m512,
 ) {
+    let mut between = [0.0f64; BLOCK];
     let mut out = [0.0f32; BLOCK];
+    let mut padded = [1.0f32; BLOCK];
     for part in x.chunks_mut(BLOCK) {
+        let steps = part.len().div_ceil(STEP_LEN);
+        let source = if part.len() % STEP_LEN == 0 {
+            part.as_ptr()
+        } else {
+            padded[..part.len()].copy_from_slice(part);
+            padded.as_ptr()
+        };
         let mut sure = u32::MAX;
         let mut normal = 0xffffu16;
-        for (x, y) in part.chunks_exact(STEP_LEN).zip(out.chunks_exact_mut(STEP_LEN)) {
-            // SAFETY: 32 elements each.
+        // Two loops: one chain of operations would be too long for the processor to find the next beside it.
+        for at in (0..steps).map(|s| s * STEP_LEN) {
+            // SAFETY: 32 elements of the block.
             unsafe {
-                let x = [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x.as_ptr().add(16))];
-                let (result, n, s) = round(f(widen([before(x[0]), before(x[1])])));
-                _mm512_storeu_ps(y.as_mut_ptr(), after(x[0], result[0]));
-                _mm512_storeu_ps(y.as_mut_ptr().add(16), after(x[1], result[1]));
-                normal &= n;
-                sure &= s;
+                let y = first(widen(load(source.add(at)).map(&before)));
+                for (i, y) in y.into_iter().enumerate() {
+                    _mm512_storeu_pd(between.as_mut_ptr().add(at + 8 * i), y);
+                }
             }
         }
-        let done = part.len() / STEP_LEN * STEP_LEN;
-        if done < part.len() {
-            let mut rest = [1.0f32; STEP_LEN];
-            rest[..part.len() - done].copy_from_slice(&part[done..]);
-            // SAFETY: 32 elements each.
+        for at in (0..steps).map(|s| s * STEP_LEN) {
+            // SAFETY: as above.
             unsafe {
-                let x = [_mm512_loadu_ps(rest.as_ptr()), _mm512_loadu_ps(rest.as_ptr().add(16))];
-                let (result, n, s) = round(f(widen([before(x[0]), before(x[1])])));
-                _mm512_storeu_ps(out.as_mut_ptr().add(done), after(x[0], result[0]));
-                _mm512_storeu_ps(out.as_mut_ptr().add(done + 16), after(x[1], result[1]));
+                let x = load(source.add(at));
+                let y = [0, 1, 2, 3].map(|i| _mm512_loadu_pd(between.as_ptr().add(at + 8 * i)));
+                let (y, n, s) = round(second(x.map(&before), y));
+                _mm512_storeu_ps(out.as_mut_ptr().add(at), after(x[0], y[0]));
+                _mm512_storeu_ps(out.as_mut_ptr().add(at + 16), after(x[1], y[1]));
                 normal &= n;
                 sure &= s;
             }
@@ -399,9 +410,16 @@ unsafe fn each(
             part.copy_from_slice(&out[..part.len()]);
         } else {
             // SAFETY: the caller's promise.
-            unsafe { settle(part, definition, &before, &f, &after) };
+            unsafe { settle(part, definition, &before, &|x, y| second(x, first(y)), &after) };
         }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+unsafe fn load(x: *const f32) -> [__m512; 2] {
+    // SAFETY: the caller has 32 elements there.
+    unsafe { [_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16))] }
 }
 
 /// With doubts: both ends of each error interval, and the definition about what is not sure.
@@ -412,7 +430,7 @@ unsafe fn settle(
     x: &mut [f32],
     definition: fn(f32) -> f32,
     before: &impl Fn(__m512) -> __m512,
-    f: &impl Fn(Four) -> Four,
+    f: &impl Fn([__m512; 2], Four) -> Four,
     after: &impl Fn(__m512, __m512) -> __m512,
 ) {
     for part in x.chunks_mut(STEP_LEN) {
@@ -423,7 +441,8 @@ unsafe fn settle(
         // SAFETY: 32 elements each.
         unsafe {
             let x = [_mm512_loadu_ps(padded.as_ptr()), _mm512_loadu_ps(padded.as_ptr().add(16))];
-            let y = f(widen([before(x[0]), before(x[1])]));
+            let prepared = [before(x[0]), before(x[1])];
+            let y = f(prepared, widen(prepared));
             let end = |y, bound| _mm512_cvtpd_ps(_mm512_fmadd_pd(y, splat(bound), y));
             for i in 0..2 {
                 let (a, b) = (y[2 * i], y[2 * i + 1]);
@@ -558,19 +577,31 @@ fn exp(x: Four) -> Four {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn sigmoid(x: Four) -> Four {
-    let e = exp64(limit(x.map(|x| _mm512_sub_pd(splat(0.0), x)), -110.0, 110.0));
+fn exp_of_minus(x: Four) -> Four {
+    exp64(limit(x.map(|x| _mm512_sub_pd(splat(0.0), x)), -110.0, 110.0))
+}
+
+/// 1 / (1 + e).
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn logistic(e: Four) -> Four {
     inverse(e.map(|e| _mm512_add_pd(e, splat(1.0))))
 }
 
+/// e^2|x| - 1, exact in relative terms near zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn tanh(x: Four) -> Four {
-    // t = e^2a - 1, exact in relative terms near zero.
+fn expm1_of_double(x: Four) -> Four {
     let a = x.map(|x| _mm512_min_pd(splat(20.0), _mm512_abs_pd(x)));
     let (s, q) = exp_parts(a.map(|a| _mm512_add_pd(a, a)));
     let less = s.map(|s| _mm512_sub_pd(s, splat(1.0)));
-    let t = [0, 1, 2, 3].map(|i| _mm512_fmadd_pd(s[i], q[i], less[i]));
+    [0, 1, 2, 3].map(|i| _mm512_fmadd_pd(s[i], q[i], less[i]))
+}
+
+/// t / (t + 2) with the sign of x.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn tanh(x: [__m512; 2], t: Four) -> Four {
     let inverse = inverse(t.map(|t| _mm512_add_pd(t, splat(2.0))));
     signed(x, zip(t, inverse, |t, i| _mm512_mul_pd(t, i)))
 }
@@ -588,15 +619,15 @@ fn erf(x: Four) -> Four {
     for c in ERF[..11].iter().rev() {
         p = [0, 1, 2, 3].map(|i| _mm512_fmadd_pd(p[i], u[i], look_up(c, index[i])));
     }
-    signed(x, p)
+    p
 }
 
 /// `y` with the sign of `x`; NaN where `x` is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn signed(x: Four, y: Four) -> Four {
+fn signed(x: [__m512; 2], y: Four) -> Four {
     let sign = splat(-0.0);
-    zip(x, y, |x, y| {
+    zip(widen(x), y, |x, y| {
         let number = _mm512_cmp_pd_mask::<_CMP_ORD_Q>(x, x);
         let y = _mm512_or_pd(y, _mm512_and_pd(x, sign));
         _mm512_mask_mov_pd(x, number, y)
