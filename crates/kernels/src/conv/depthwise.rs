@@ -45,7 +45,11 @@ pub(super) fn depthwise(
         let mut waiting = 0;
         for i in mine.clone() {
             let channel = i % c.channels;
-            phases.fill(exec.set(), c, &x[i * plane..(i + 1) * plane], &mut padded);
+            let image = &x[i * plane..(i + 1) * plane];
+            match i == mine.start {
+                true => phases.fill(exec.set(), c, image, &mut padded),
+                false => phases.refill(exec.set(), c, image, &mut padded),
+            }
             // SAFETY: plane i belongs to this piece alone.
             let y = unsafe { shared.slice(i * pixels, pixels) };
             let w = &w[channel * taps..(channel + 1) * taps];

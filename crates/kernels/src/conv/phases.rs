@@ -39,11 +39,16 @@ impl Phases {
 
     /// Copies a channel in, with zeros where the padding is.
     pub(super) fn fill(&self, set: KernelSet, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
-        fill(set, self, c, x, padded);
+        fill(set, self, c, x, padded, true);
+    }
+
+    /// As [`Phases::fill`], where another channel was before: the padding is left as it is.
+    pub(super) fn refill(&self, set: KernelSet, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
+        fill(set, self, c, x, padded, false);
     }
 
     #[inline(always)]
-    fn fill_body(&self, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
+    fn fill_body(&self, c: &Conv2d, x: &[f32], padded: &mut [f32], padding: bool) {
         let ([sh, sw], [height, width]) = (c.strides, c.input);
         let phases = (0..self.phases[0]).flat_map(|p| (0..self.phases[1]).map(move |q| (p, q)));
         for ((p, q), plane) in phases.zip(padded.chunks_exact_mut(self.rows * self.columns)) {
@@ -51,6 +56,19 @@ impl Phases {
             let first = (q + sw - c.pads[1] % sw) % sw;
             let at = ((first + c.pads[1]) / sw).min(self.columns);
             let count = width.saturating_sub(first).div_ceil(sw).min(self.columns - at);
+            if !padding {
+                // Rows of the image in this phase.
+                let first_row = c.pads[0].saturating_sub(p).div_ceil(sh);
+                for r in first_row..self.rows {
+                    let ih = r * sh + p - c.pads[0];
+                    if ih >= height || count == 0 {
+                        break;
+                    }
+                    let row = &mut plane[r * self.columns + at..][..count];
+                    strided::copy(&x[ih * width + first..], sw, row);
+                }
+                continue;
+            }
             for r in 0..self.rows {
                 let ih = (r * sh + p).wrapping_sub(c.pads[0]);
                 let (from, to) = (r * self.columns, (r + 1) * self.columns);
@@ -87,7 +105,7 @@ fn zero(x: &mut [f32]) {
 }
 
 multiversion! {
-    fn fill(phases: &Phases, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
-        phases.fill_body(c, x, padded);
+    fn fill(phases: &Phases, c: &Conv2d, x: &[f32], padded: &mut [f32], padding: bool) {
+        phases.fill_body(c, x, padded, padding);
     }
 }
