@@ -102,7 +102,8 @@ impl Hashes {
 fn roots(graph: &Graph) -> Vec<(ValueId, Hash)> {
     let constants: Vec<_> = graph.initializers.iter().collect();
     let bytes: usize = constants.iter().map(|(_, t)| t.byte_len()).sum();
-    let threads = if bytes < 1 << 22 { 1 } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
+    let threads =
+        if bytes < 1 << 22 { 1 } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
     let next = AtomicUsize::new(0);
     let work = || {
         let mut done = Vec::new();

@@ -24,5 +24,5 @@ mod threads;
 pub mod transpose;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};
-pub use threads::Threads;
 pub(crate) use split::{rows, split};
+pub use threads::Threads;

@@ -200,7 +200,9 @@ fn work(board: &Board) {
 fn sleep(board: &Board, state: u64) {
     let mut asleep = board.asleep.lock().unwrap_or_else(|e| e.into_inner());
     *asleep += 1;
-    while board.state.load(SeqCst) & !(JOINED | CLOSED) == state & !(JOINED | CLOSED) && !board.stop.load(SeqCst) {
+    while board.state.load(SeqCst) & !(JOINED | CLOSED) == state & !(JOINED | CLOSED)
+        && !board.stop.load(SeqCst)
+    {
         asleep = board.wake.wait(asleep).unwrap_or_else(|e| e.into_inner());
     }
     *asleep -= 1;

@@ -56,7 +56,11 @@ fn bytes(t: &Tensor) -> Option<(&[u8], bool)> {
 
 /// A tensor of 8-bit integers from their bytes.
 fn of_bytes(shape: &[usize], bytes: Vec<u8>, signed: bool) -> Result<Tensor, OpError> {
-    Ok(if signed { Tensor::new(shape, bytemuck::cast_vec::<u8, i8>(bytes))? } else { Tensor::new(shape, bytes)? })
+    Ok(if signed {
+        Tensor::new(shape, bytemuck::cast_vec::<u8, i8>(bytes))?
+    } else {
+        Tensor::new(shape, bytes)?
+    })
 }
 
 struct Linear {

@@ -3,6 +3,7 @@
 //! sequence's end keeps its state, and its output is zero.
 
 use std::borrow::Cow;
+use std::sync::{Mutex, PoisonError};
 
 use isobit_kernels::KernelSet;
 use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm_packed};
@@ -271,6 +272,9 @@ fn lengths(given: Option<&Tensor>, steps: usize, batch: usize) -> Result<Vec<usi
     lengths.ok_or_else(|| OpError::input(format!("sequence_lens must be {batch} numbers from 0 to {steps}")))
 }
 
+/// Elements of state from which the entries of a step are worth more than one thread.
+const PARALLEL: usize = 1024;
+
 /// One direction on its way through the steps.
 struct Walk<'a> {
     op: &'a Recurrent,
@@ -298,7 +302,7 @@ impl Walk<'_> {
         let mut q = ctx.memory.alloc::<f32>(&[batch, width])?;
         let mut kept = ctx.memory.alloc::<f32>(&[batch, h])?;
         let mut candidates = ctx.memory.alloc::<f32>(&[batch, h])?;
-        let mut scratch = vec![0.0; h];
+        let mut scratch = vec![0.0; batch * h];
         let none = Epilogue::default();
         for s in 0..steps {
             // Past its end a sequence is left as it is.
@@ -320,32 +324,48 @@ impl Walk<'_> {
                 let state = View::row_major(&kept, h);
                 gemm_packed(ctx.exec, batch, state, reset, &mut candidates, h, &none);
             }
-            for b in (0..batch).filter(|&b| running(b)) {
-                let mut state = State {
-                    hidden: &mut self.hidden[b * h..(b + 1) * h],
-                    cell: self.cell.get_mut(b * h..(b + 1) * h).unwrap_or(&mut []),
-                    scratch: &mut scratch,
-                };
-                let gates = &mut q[b * width..(b + 1) * width];
-                let own = (functions.as_slice(), self.op.clip);
-                match self.op.cell {
-                    Cell::Lstm { coupled } => state.lstm(ctx, own, gates, row(b), self.peepholes, coupled),
-                    Cell::Gru { reset_last: true } => {
-                        state.gru_reset_last(ctx, own, gates, row(b), self.late)
-                    }
+            let entries = q.chunks_exact_mut(width.max(1)).zip(self.hidden.chunks_exact_mut(h.max(1)));
+            let mut cells = self.cell.chunks_exact_mut(h.max(1));
+            let mut candidates = candidates.chunks_exact_mut(h.max(1));
+            let mut spare = scratch.chunks_exact_mut(h.max(1));
+            let entries = entries.map(|(gates, hidden)| {
+                let cell = cells.next().unwrap_or(&mut []);
+                let candidate = candidates.next().unwrap_or(&mut []);
+                (gates, State { hidden, cell, scratch: spare.next().unwrap_or(&mut []) }, candidate)
+            });
+            let own = (functions.as_slice(), self.op.clip);
+            let (op, late, peepholes) = (self.op, self.late, self.peepholes);
+            let advance =
+                |b: usize, gates: &mut [f32], state: &mut State<'_>, candidate: &mut [f32]| match op.cell {
+                    Cell::Lstm { coupled } => state.lstm(ctx, own, gates, row(b), peepholes, coupled),
+                    Cell::Gru { reset_last: true } => state.gru_reset_last(ctx, own, gates, row(b), late),
                     Cell::Gru { .. } => {
-                        let candidate = &mut candidates[b * h..(b + 1) * h];
                         add(candidate, &row(b)[2 * h..]);
-                        functions[1].apply(ctx, self.op.clip, candidate);
+                        functions[1].apply(ctx, op.clip, candidate);
                         state.mix(&gates[..h], candidate);
                     }
                     Cell::Plain => {
                         add(gates, row(b));
-                        functions[0].apply(ctx, self.op.clip, gates);
+                        functions[0].apply(ctx, op.clip, gates);
                         state.hidden.copy_from_slice(gates);
                     }
+                };
+            if ctx.exec.pool().threads() > 1 && batch > 1 && batch * h >= PARALLEL {
+                let entries: Vec<_> = entries.map(Mutex::new).collect();
+                ctx.exec.pool().for_each(batch, &|b| {
+                    if running(b) {
+                        let mut entry = entries[b].lock().unwrap_or_else(PoisonError::into_inner);
+                        let (gates, state, candidate) = &mut *entry;
+                        advance(b, gates, state, candidate);
+                    }
+                });
+            } else {
+                for (b, (gates, mut state, candidate)) in entries.enumerate().filter(|&(b, _)| running(b)) {
+                    advance(b, gates, &mut state, candidate);
                 }
-                emit(at(b), b, state.hidden);
+            }
+            for b in (0..batch).filter(|&b| running(b)) {
+                emit(at(b), b, &self.hidden[b * h..(b + 1) * h]);
             }
         }
         Ok(())

@@ -52,7 +52,14 @@ impl Session {
         let pool = Pool::new(options.threads)?;
         let build = || Program::build(model.graph.clone(), &|_| None, Exec::new(set, &pool));
         let program = fp::with_profile_env(build).map_err(|e| load_error(model, e))?;
-        Ok(Self { model: model.clone(), program, set, pool, costs: Mutex::default(), spares: Mutex::default() })
+        Ok(Self {
+            model: model.clone(),
+            program,
+            set,
+            pool,
+            costs: Mutex::default(),
+            spares: Mutex::default(),
+        })
     }
 
     /// The model as loaded.
@@ -89,9 +96,8 @@ impl Session {
         }
         let lock = || self.spares.lock().unwrap_or_else(|e| e.into_inner());
         let mut spare = lock().pop().unwrap_or_default();
-        let result = recycle::with(&mut spare, || {
-            fp::with_profile_env(|| self.execute(inputs, options, known_cost))
-        });
+        let result =
+            recycle::with(&mut spare, || fp::with_profile_env(|| self.execute(inputs, options, known_cost)));
         lock().push(spare);
         result
     }
@@ -140,7 +146,9 @@ impl Session {
         let names = graph.outputs.iter().map(|&v| graph.value(v).name.clone());
         let cost = known_cost.unwrap_or(run.cost);
         let steps = run.times.into_iter();
-        let steps = steps.map(|t| StepTime { node: node(t.step), time: t.time, cost: t.cost, fused: t.fused }).collect();
+        let steps = steps
+            .map(|t| StepTime { node: node(t.step), time: t.time, cost: t.cost, fused: t.fused })
+            .collect();
         Ok(DataResult { outputs: names.zip(outputs).collect(), cost, steps })
     }
 }

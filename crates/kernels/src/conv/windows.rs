@@ -174,8 +174,7 @@ impl Fill<'_> {
 
     #[inline(always)]
     unsafe fn body<P: AsRef<[Piece]> + ?Sized>(&self, pieces: &P) {
-        let (mut base, mut tap) =
-            (self.k0 / self.offsets.len() * self.channel, self.k0 % self.offsets.len());
+        let (mut base, mut tap) = (self.k0 / self.offsets.len() * self.channel, self.k0 % self.offsets.len());
         let mut out = self.out;
         for _ in 0..self.kc {
             // SAFETY: the caller's promise.

@@ -2,8 +2,8 @@ use std::ops::Range;
 
 use super::pack::{Columns, PAD, PackedA, PackedB, pack_a};
 use super::{Epilogue, View, micro, scalar};
-use crate::{Exec, Serial, scratch};
 use crate::shared::Shared;
+use crate::{Exec, Serial, scratch};
 
 /// Steps of the contraction between two visits of C.
 const KC: usize = 512;
@@ -86,9 +86,10 @@ pub fn gemm_batch(
     let c = Shared::new(c);
     let pieces = offsets.len().min(4 * threads);
     exec.pool().for_each(pieces, &|piece| {
-        for i in piece * offsets.len() / pieces..(piece + 1) * offsets.len() / pieces {
+        let mine = piece * offsets.len() / pieces..(piece + 1) * offsets.len() / pieces;
+        for (i, &offset) in mine.clone().zip(&offsets[mine]) {
             // SAFETY: the matrices of this piece.
-            one(Exec::new(exec.set(), &Serial), offsets[i], unsafe { c.slice(i * m * n, m * n) });
+            one(Exec::new(exec.set(), &Serial), offset, unsafe { c.slice(i * m * n, m * n) });
         }
     });
 }
@@ -278,7 +279,15 @@ impl Product<'_> {
     }
 
     /// The columns of one tile.
-    fn columns<'b>(&'b self, k0: usize, kc: usize, jc: usize, jr: usize, nc: usize, block: &'b [f32]) -> Place<'b> {
+    fn columns<'b>(
+        &'b self,
+        k0: usize,
+        kc: usize,
+        jc: usize,
+        jr: usize,
+        nc: usize,
+        block: &'b [f32],
+    ) -> Place<'b> {
         let nr = self.nr;
         match &self.b {
             Right::Packed(b) => {
@@ -289,7 +298,11 @@ impl Product<'_> {
             Right::Direct(view) => {
                 let cols = nr.min(nc - jr);
                 if cols == nr || cols == nr / 2 {
-                    Place { data: &view.data[k0 * view.row_stride + jc + jr..], row: 1, step: view.row_stride }
+                    Place {
+                        data: &view.data[k0 * view.row_stride + jc + jr..],
+                        row: 1,
+                        step: view.row_stride,
+                    }
                 } else {
                     Place { data: &block[..nr * kc], row: 1, step: nr }
                 }
@@ -310,7 +323,15 @@ impl Product<'_> {
     }
 
     /// The rows of one tile.
-    fn rows<'b>(&'b self, k0: usize, kc: usize, ic: usize, ir: usize, rows: usize, block: &'b [f32]) -> Place<'b> {
+    fn rows<'b>(
+        &'b self,
+        k0: usize,
+        kc: usize,
+        ic: usize,
+        ir: usize,
+        rows: usize,
+        block: &'b [f32],
+    ) -> Place<'b> {
         let packed = |panels: &'b [f32]| {
             let from = (ic + ir) * self.k + k0 * rows;
             Place { data: &panels[from..from + kc * rows], row: 1, step: rows }

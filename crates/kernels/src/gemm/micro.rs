@@ -128,7 +128,8 @@ macro_rules! simd_tile {
                         row[v] = $load(b.add(v * $lanes));
                     }
                     for i in 0..MR {
-                        let $a = if PACKED { $splat(*a[0].add(i)) } else { $splat(*a[i / 3].add(i % 3 * far)) };
+                        let $a =
+                            if PACKED { $splat(*a[0].add(i)) } else { $splat(*a[i / 3].add(i % 3 * far)) };
                         for v in 0..V {
                             let ($b, $acc) = (row[v], acc[i][v]);
                             acc[i][v] = $fma;
@@ -182,14 +183,6 @@ simd_tile!(
 use std::arch::aarch64::*;
 
 #[cfg(target_arch = "aarch64")]
-simd_tile!(
-    neon,
-    "neon",
-    4,
-    float32x4_t,
-    vdupq_n_f32(0.0),
-    vld1q_f32,
-    vst1q_f32,
-    vdupq_n_f32,
-    |a, b, acc| vfmaq_f32(acc, a, b)
-);
+simd_tile!(neon, "neon", 4, float32x4_t, vdupq_n_f32(0.0), vld1q_f32, vst1q_f32, vdupq_n_f32, |a, b, acc| {
+    vfmaq_f32(acc, a, b)
+});

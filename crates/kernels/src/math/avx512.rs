@@ -54,21 +54,7 @@ const EXPM1: [f64; 6] = [
 ];
 /// Where the pieces of erf are expanded: 0, then the middle of each quarter.
 const ERF_CENTRE: [f64; 16] = [
-    0.0,
-    0.375,
-    0.625,
-    0.875,
-    1.125,
-    1.375,
-    1.625,
-    1.875,
-    2.125,
-    2.375,
-    2.625,
-    2.875,
-    3.125,
-    3.375,
-    3.625,
+    0.0, 0.375, 0.625, 0.875, 1.125, 1.375, 1.625, 1.875, 2.125, 2.375, 2.625, 2.875, 3.125, 3.375, 3.625,
     3.875,
 ];
 /// Coefficients of erf's pieces, lowest powers first.
@@ -316,12 +302,19 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
     unsafe {
         match f {
             Function::Exp => each(x, definition, |x| x, |x| exp(x), |_, y| y, |_, y| y),
-            Function::Sigmoid => each(x, definition, |x| x, |x| exp_of_minus(x), |_, e| logistic(e), |_, y| y),
+            Function::Sigmoid => {
+                each(x, definition, |x| x, |x| exp_of_minus(x), |_, e| logistic(e), |_, y| y)
+            }
             Function::Tanh => each(x, definition, |x| x, |x| expm1_of_double(x), |x, t| tanh(x, t), |_, y| y),
             Function::Erf => each(x, definition, |x| x, |x| erf(x), |x, y| signed(x, y), |_, y| y),
-            Function::Silu => {
-                each(x, definition, |x| x, |x| exp_of_minus(x), |_, e| logistic(e), |x, y| _mm512_mul_ps(x, y))
-            }
+            Function::Silu => each(
+                x,
+                definition,
+                |x| x,
+                |x| exp_of_minus(x),
+                |_, e| logistic(e),
+                |x, y| _mm512_mul_ps(x, y),
+            ),
             Function::Gelu => each(
                 x,
                 definition,
@@ -612,8 +605,7 @@ fn erf(x: Four) -> Four {
     // The quarter, rounded down, is in the low bits.
     const FLOOR: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
     let a = x.map(|x| _mm512_min_pd(splat(3.999), _mm512_abs_pd(x)));
-    let index =
-        a.map(|a| _mm512_castpd_si512(_mm512_fmadd_round_pd::<FLOOR>(a, splat(4.0), splat(ROUND))));
+    let index = a.map(|a| _mm512_castpd_si512(_mm512_fmadd_round_pd::<FLOOR>(a, splat(4.0), splat(ROUND))));
     let u = [0, 1, 2, 3].map(|i| _mm512_sub_pd(a[i], look_up(&ERF_CENTRE, index[i])));
     let mut p = index.map(|i| look_up(&ERF[11], i));
     for c in ERF[..11].iter().rev() {

@@ -138,15 +138,16 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]
     if set == KernelSet::Avx512 {
         use avx512::Function;
-        let function: Option<(Function, fn(f32) -> f32)> = match f {
+        type Definition = fn(f32) -> f32;
+        let function: Option<(Function, Definition)> = match f {
             Unary::Exp => Some((Function::Exp, num::exp)),
             Unary::Sigmoid => Some((Function::Sigmoid, num::sigmoid)),
             Unary::Tanh => Some((Function::Tanh, num::tanh)),
             Unary::Erf => Some((Function::Erf, num::erf)),
             Unary::Silu => Some((Function::Silu, |x| x * num::sigmoid(x))),
-            Unary::Gelu => Some((Function::Gelu, |x| {
-                (0.5 * x) * (1.0 + num::erf(x * std::f32::consts::FRAC_1_SQRT_2))
-            })),
+            Unary::Gelu => {
+                Some((Function::Gelu, |x| (0.5 * x) * (1.0 + num::erf(x * std::f32::consts::FRAC_1_SQRT_2))))
+            }
             Unary::GeluTanh => Some((Function::GeluTanh, |x| {
                 let inner = SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x));
                 (0.5 * x) * (1.0 + num::tanh(inner))

@@ -17,7 +17,7 @@ use crate::program::Program;
 
 /// A control-flow step.
 pub(crate) enum Control {
-    If(branch::If),
+    If(Box<branch::If>),
     Loop(repeat::Loop),
     Scan(scan::Scan),
     SequenceMap(sequence_map::SequenceMap),
@@ -37,7 +37,7 @@ impl Control {
         }
         let body = |name: &str| Body::build(node, name, outer, exec);
         Ok(Some(match node.op.as_str() {
-            "If" => Control::If(branch::If::new(body("then_branch")?, body("else_branch")?, node)?),
+            "If" => Control::If(Box::new(branch::If::new(body("then_branch")?, body("else_branch")?, node)?)),
             "Loop" => Control::Loop(repeat::Loop::new(body("body")?, node)?),
             "Scan" => Control::Scan(scan::Scan::new(body("body")?, node)?),
             _ => Control::SequenceMap(sequence_map::SequenceMap::new(body("body")?, node)?),
