@@ -22,7 +22,7 @@ fn session() -> &'static Session {
             ..Node::default()
         });
         (graph.inputs, graph.outputs) = (vec![file], vec![image]);
-        Session::load(&Model { graph, ..Model::default() }, &Options::default()).unwrap()
+        Session::load(Model { graph, ..Model::default() }, &Options::default()).unwrap()
     })
 }
 

@@ -26,7 +26,7 @@ fn inputs(model: &isobit_graph::Model) -> Option<Vec<(String, Tensor)>> {
 }
 
 fn outcome(model: &isobit_graph::Model, set: KernelSet, threads: usize) -> Option<Result<Vec<Hash>, String>> {
-    let session = match Session::load(model, &Options::default().kernel_set(set).threads(threads)) {
+    let session = match Session::load(model.clone(), &Options::default().kernel_set(set).threads(threads)) {
         Ok(session) => session,
         Err(e) => return Some(Err(e.to_string())),
     };

@@ -63,7 +63,7 @@ impl Runner {
     pub(crate) fn new(templates: &[Template], setting: Setting) -> Self {
         let options = Options::default().kernel_set(setting.set).threads(setting.threads);
         let load = |t: &Template| {
-            Session::load(&t.model, &options).map_err(|e| match e {
+            Session::load(t.model.clone(), &options).map_err(|e| match e {
                 isobit_runtime::LoadError::Op { source, .. } => source.code,
                 _ => Code::InvalidInput,
             })

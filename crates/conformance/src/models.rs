@@ -41,7 +41,7 @@ pub fn model_root(model: &Model, setting: Setting) -> Result<Hash, Box<dyn std::
     let (name, bytes, inputs) = model;
     let loaded = from_onnx_bytes(bytes)?;
     let session =
-        Session::load(&loaded, &Options::default().kernel_set(setting.set).threads(setting.threads))?;
+        Session::load(loaded.clone(), &Options::default().kernel_set(setting.set).threads(setting.threads))?;
     let mut rng = Rng::new(name.len() as u64, 0);
     let inputs = inputs.iter().map(|(name, shape, input)| {
         let n: usize = shape.iter().product();

@@ -36,7 +36,7 @@ fn a_row_does_not_see_its_neighbours() {
     let mut rng = Rng::new(7, 0);
     for (name, bytes, inputs) in &MODELS {
         let model = from_onnx_bytes(bytes).unwrap();
-        let session = Session::load(&model, &Options::default().threads(3)).unwrap();
+        let session = Session::load(model.clone(), &Options::default().threads(3)).unwrap();
         let batch = inputs[0].1[0];
         let own: Vec<(String, Tensor)> = inputs
             .iter()

@@ -93,6 +93,16 @@ pub fn gemm(exec: Exec<'_>, m: usize, a: &[i16], b: &PackedInts, c: &mut [i32]) 
     });
 }
 
+#[cfg(target_arch = "x86_64")]
+macro_rules! by_rows {
+    ($rows:expr, $f:ident, ($steps:expr, $a:expr, $b:expr, $out:expr), [$($n:literal)*]) => {
+        match $rows {
+            $($n => $f::<$n>($steps, $a.as_ptr(), $b.as_ptr(), $out.as_mut_ptr()),)*
+            _ => unreachable!("tile of {} rows", $rows),
+        }
+    };
+}
+
 /// Which inner tile.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -130,22 +140,19 @@ impl Kind {
     /// `out[r][j]` over `steps` pairs, for `rows` rows of `a` and the columns of a panel.
     fn tile(self, rows: usize, steps: usize, a: &[i16], b: &[i16], out: &mut [i32; 12 * NR]) {
         assert!(rows <= 12 && a.len() == rows * steps * 2 && b.len() == steps * 2 * NR);
-        macro_rules! by_rows {
-            ($f:ident [$($n:literal)*]) => {
-                match rows { $($n => $f::<$n>(steps, a.as_ptr(), b.as_ptr(), out.as_mut_ptr()),)* _ => unreachable!() }
-            };
-        }
-        // SAFETY: the extents were just checked; the instruction sets when the kind was chosen.
-        unsafe {
-            match self {
-                #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-                Kind::Vnni => by_rows!(vnni [1 2 3 4 5 6 7 8 9 10 11 12]),
-                #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-                Kind::Avx512 => by_rows!(avx512 [1 2 3 4 5 6 7 8 9 10 11 12]),
-                #[cfg(target_arch = "x86_64")]
-                Kind::Avx2 => by_rows!(avx2 [1 2 3]),
-                Kind::Plain => plain(rows, steps, a, b, out),
-            }
+        match self {
+            // SAFETY: the extents were just checked; the instruction sets when the kind was chosen.
+            #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+            Kind::Vnni => unsafe { by_rows!(rows, vnni, (steps, a, b, out), [1 2 3 4 5 6 7 8 9 10 11 12]) },
+            #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+            // SAFETY: as above.
+            Kind::Avx512 => unsafe {
+                by_rows!(rows, avx512, (steps, a, b, out), [1 2 3 4 5 6 7 8 9 10 11 12])
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Kind::Avx2 => unsafe { by_rows!(rows, avx2, (steps, a, b, out), [1 2 3]) },
+            Kind::Plain => plain(rows, steps, a, b, out),
         }
     }
 }

@@ -180,7 +180,7 @@ impl Worker {
         if let Some(session) = self.sessions.get(model) {
             return Ok(session.clone());
         }
-        let session = Arc::new(Session::load(&fetch_model(&*self.gateway, model)?, &self.options)?);
+        let session = Arc::new(Session::load(fetch_model(&*self.gateway, model)?, &self.options)?);
         if self.sessions.len() >= MAX_SESSIONS {
             self.sessions.pop_first();
         }

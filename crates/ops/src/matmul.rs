@@ -36,6 +36,22 @@ pub(crate) fn product(ctx: &RunCtx<'_>, a: Tensor, b: Tensor) -> Result<Tensor, 
     out.pop().ok_or_else(|| OpError::input("no result"))
 }
 
+/// What a run must know of a right side that it may not be given, because it was packed.
+struct Constant {
+    dtype: DType,
+    shape: Vec<usize>,
+}
+
+impl Constant {
+    fn of(operand: Option<&Tensor>, packed: Option<[usize; 2]>) -> Result<Self, OpError> {
+        match (operand, packed) {
+            (Some(t), _) => Ok(Self { dtype: t.dtype(), shape: t.shape().to_vec() }),
+            (None, Some(shape)) => Ok(Self { dtype: DType::F32, shape: shape.to_vec() }),
+            (None, None) => Err(OpError::input("input 1 is missing")),
+        }
+    }
+}
+
 /// The extents of a product.
 struct Product<D> {
     batch: Vec<D>,
@@ -122,41 +138,47 @@ impl Op for MatMul {
         self.packed.is_some()
     }
 
+    fn taken(&self) -> &[usize] {
+        if self.packed.is_some() { &[1] } else { &[] }
+    }
+
     fn run_tail(
         &self,
         ctx: &RunCtx<'_>,
         inputs: Inputs,
         tail: &[Tail],
     ) -> Result<(Vec<Tensor>, usize), OpError> {
-        let (a, b) = (inputs.get(0)?, inputs.get(1)?);
-        if a.dtype() != b.dtype() {
-            return Err(OpError::input(format!("operands of types {} and {}", a.dtype(), b.dtype())));
+        let (a, b) = (inputs.get(0)?, inputs.opt(1));
+        let right = Constant::of(b, self.packed.as_ref().map(|p| [p.k(), p.n()]))?;
+        if a.dtype() != right.dtype {
+            return Err(OpError::input(format!("operands of types {} and {}", a.dtype(), right.dtype)));
         }
-        let (ashape, bshape, vector) = split_operands(&extents(a), &extents(b))?;
+        let own: Vec<Extent> = right.shape.iter().map(|&d| Extent(Some(d))).collect();
+        let (ashape, bshape, vector) = split_operands(&extents(a), &own)?;
         let ((ab, am), (bb, bm)) = (ashape.split_at(ashape.len() - 2), bshape.split_at(bshape.len() - 2));
         let (ab, am, bb, bm) = (sizes(ab), sizes(am), sizes(bb), sizes(bm));
         if am[1] != bm[0] {
-            return Err(mismatch(&a.shape(), &b.shape()));
+            return Err(mismatch(&a.shape(), &right.shape));
         }
         let batch = broadcast(&[&ab, &bb])?.to_vec();
         let p = Product { batch, m: am[0], k: am[1], n: bm[1], vector };
         let shape = p.shape();
         let out = match a.dtype() {
             DType::F32 | DType::F16 | DType::BF16 => {
-                let (a32, b32) = (floats(a)?, floats(b)?);
+                let (a32, b32) = (floats(a)?, b.map(floats).transpose()?.unwrap_or_default());
                 // A vector's result has no columns of its own.
                 let tail = if a.dtype() == DType::F32 && !p.vector.1 { tail } else { &[] };
                 let (out, done) = self.run_f32(ctx, &p, (&a32, &ab), (&b32, &bb), &shape, tail)?;
                 return Ok((vec![narrow(a.dtype(), &shape, out)?], done));
             }
             DType::F64 => {
-                let (x, y): (&[f64], &[f64]) = (a.as_slice()?, b.as_slice()?);
+                let (x, y): (&[f64], &[f64]) = (a.as_slice()?, inputs.get(1)?.as_slice()?);
                 let out = each(ctx, &p, (&ab, &bb), &shape, |at, bt, i, j| {
                     chain64(0.0, (0..p.k).map(|q| (x[at + i * p.k + q], y[bt + q * p.n + j])))
                 })?;
                 Tensor::new(&shape, out)?
             }
-            _ => integers(ctx, &p, a, b, (&ab, &bb), &shape)?,
+            _ => integers(ctx, &p, a, inputs.get(1)?, (&ab, &bb), &shape)?,
         };
         Ok((vec![out], 0))
     }
@@ -370,6 +392,10 @@ impl Op for Gemm {
         true
     }
 
+    fn taken(&self) -> &[usize] {
+        if self.packed.is_some() { &[1] } else { &[] }
+    }
+
     fn run_tail(
         &self,
         ctx: &RunCtx<'_>,
@@ -377,14 +403,17 @@ impl Op for Gemm {
         tail: &[Tail],
     ) -> Result<(Vec<Tensor>, usize), OpError> {
         let c = inputs.take_opt(2);
-        let (a, b) = (inputs.get(0)?, inputs.get(1)?);
-        let (m, k, kb, n) = self.extents(a.shape(), b.shape())?;
+        let (a, b) = (inputs.get(0)?, inputs.opt(1));
+        let packed = self.packed.as_ref().map(|p| if self.trans_b { [p.n(), p.k()] } else { [p.k(), p.n()] });
+        let right = Constant::of(b, packed)?;
+        let (m, k, kb, n) = self.extents(a.shape(), &right.shape)?;
         if k != kb {
-            return Err(mismatch(&a.shape(), &b.shape()));
+            return Err(mismatch(&a.shape(), &right.shape));
         }
         let dtype = a.dtype();
-        if let Some(t) = [Some(b), c.as_ref()].into_iter().flatten().find(|t| t.dtype() != dtype) {
-            return Err(OpError::input(format!("operands of types {dtype} and {}", t.dtype())));
+        let others = [Some(right.dtype), c.as_ref().map(Tensor::dtype)];
+        if let Some(t) = others.into_iter().flatten().find(|t| *t != dtype) {
+            return Err(OpError::input(format!("operands of types {dtype} and {t}")));
         }
         if let Some(c) = &c {
             if broadcast(&[c.shape(), &[m, n]])?[..] != [m, n] {
@@ -393,9 +422,9 @@ impl Op for Gemm {
             }
         }
         if dtype == DType::F64 {
-            return Ok((vec![self.double(ctx, a, b, c)?], 0));
+            return Ok((vec![self.double(ctx, a, inputs.get(1)?, c)?], 0));
         }
-        let (av, bv) = (floats(a)?, floats(b)?);
+        let (av, bv) = (floats(a)?, b.map(floats).transpose()?.unwrap_or_default());
         let (av, bv) = (&av[..], &bv[..]);
         let av = if self.trans_a { View::transposed(av, m) } else { View::row_major(av, k) };
         // The usual bias, one row: added in the product's own pass.

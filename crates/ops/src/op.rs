@@ -44,6 +44,11 @@ pub trait Op: Send + Sync {
         false
     }
 
+    /// Positions of constant operands that the operator has taken over in a form of its own: a run may leave them out.
+    fn taken(&self) -> &[usize] {
+        &[]
+    }
+
     /// What this operator is as part of another one's tail, if it can be that.
     fn stage(&self) -> Option<Stage> {
         None

@@ -28,13 +28,12 @@ pub(crate) enum Action {
 }
 
 /// The tail of every step; empty for most.
-pub(crate) fn tails(graph: &Graph, steps: &[Step], folded: &[Option<u64>]) -> Vec<Vec<Link>> {
-    let uses = Uses::new(graph);
-    (0..steps.len()).map(|step| tail(graph, steps, folded, &uses, step)).collect()
+pub(crate) fn tails(graph: &Graph, steps: &[Step], folded: &[Option<u64>], uses: &Uses) -> Vec<Vec<Link>> {
+    (0..steps.len()).map(|step| tail(graph, steps, folded, uses, step)).collect()
 }
 
 /// Who uses each value.
-struct Uses {
+pub(crate) struct Uses {
     /// `(step, operand)`.
     by: Vec<Vec<(usize, usize)>>,
     /// Also used elsewhere: by the caller or by a body.
@@ -44,7 +43,7 @@ struct Uses {
 }
 
 impl Uses {
-    fn new(graph: &Graph) -> Self {
+    pub(crate) fn new(graph: &Graph) -> Self {
         let n = graph.values.len();
         let mut uses = Self { by: vec![Vec::new(); n], elsewhere: vec![false; n], defined: vec![None; n] };
         for &v in &graph.outputs {
@@ -66,7 +65,8 @@ impl Uses {
         uses
     }
 
-    fn of(&self, v: ValueId) -> &[(usize, usize)] {
+    /// The operands that a value is, where nobody else needs it.
+    pub(crate) fn of(&self, v: ValueId) -> &[(usize, usize)] {
         if self.elsewhere[v.0 as usize] { &[] } else { &self.by[v.0 as usize] }
     }
 }

@@ -50,24 +50,28 @@ pub fn infer(model: &Model, dims: &BTreeMap<String, usize>) -> Inference {
     }
     let steps: Vec<Option<&Step>> = steps.iter().map(Option::as_ref).collect();
     let inputs = graph.inputs.iter().map(|&v| declared(graph, v, dims)).collect();
-    let mut inference = propagate(graph, &steps, inputs, Vec::new(), &|_| None);
+    let mut inference = propagate(graph, &steps, inputs, Vec::new(), &|_| None, &BTreeMap::new());
     errors.append(&mut inference.errors);
     errors.sort_by_key(|(step, _)| *step);
     Inference { errors, ..inference }
 }
 
 /// Propagates facts of the graph inputs, and of what the graph captures, through steps that are already built.
-/// `known` are constants besides the initializers.
+/// `known` are constants besides the initializers, `taken` those of which no more is left than these facts.
 pub(crate) fn propagate(
     graph: &Graph,
     steps: &[Option<&Step>],
     inputs: Vec<Fact>,
     captured: Vec<Fact>,
     known: &dyn Fn(ValueId) -> Option<Tensor>,
+    taken: &BTreeMap<ValueId, Fact>,
 ) -> Inference {
     let mut facts = vec![Fact::unknown(); graph.values.len()];
     for (&value, tensor) in &graph.initializers {
         facts[value.0 as usize] = constant(tensor);
+    }
+    for (value, fact) in taken {
+        facts[value.0 as usize] = fact.clone();
     }
     let captures = graph.captures.iter().map(|(inner, _)| inner);
     for (&value, fact) in graph.inputs.iter().zip(inputs).chain(captures.zip(captured)) {

@@ -5,7 +5,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let model: isobit_graph::Model = unimplemented!();
 //! # let image: isobit_tensor::Tensor = unimplemented!();
-//! let session = Session::load(&model, &Options::default())?;
+//! let session = Session::load(model, &Options::default())?;
 //! let result = session.run(vec![("image".into(), image)], &RunOptions::default())?;
 //! for (name, tensor) in &result.outputs {
 //!     println!("{name}: {}", tensor.root());

@@ -10,7 +10,7 @@ use isobit_ops::{BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, RunCtx, Tail
 use isobit_tensor::{Datum, Tensor};
 
 use crate::control::Control;
-use crate::fuse::{self, Action, Link};
+use crate::fuse::{self, Action, Link, Uses};
 use crate::meter::{Run, Stop, Timed};
 use crate::plan::{Disorder, Plan};
 
@@ -33,6 +33,8 @@ pub(crate) struct Program {
     /// For each step that was folded, its metered cost: a run is charged for it all the same.
     folded_costs: Vec<Option<u64>>,
     plan: Plan,
+    /// Constants that their only step has taken over in a form of its own, and what is known of them.
+    pub(crate) taken: BTreeMap<ValueId, Fact>,
     /// What each step may do on its result, of the steps after it.
     tails: Vec<Vec<Link>>,
 }
@@ -96,12 +98,15 @@ impl Program {
             folded: BTreeMap::new(),
             folded_costs: Vec::with_capacity(n),
             plan,
+            taken: BTreeMap::new(),
             tails: Vec::new(),
         };
+        let uses = Uses::new(&program.graph);
         for step in 0..n {
             program.prepare(step, exec).map_err(|error| BuildError::Step { step, error })?;
+            program.hand_over(step, &uses);
         }
-        program.tails = fuse::tails(&program.graph, &program.steps, &program.folded_costs);
+        program.tails = fuse::tails(&program.graph, &program.steps, &program.folded_costs, &uses);
         Ok(program)
     }
 
@@ -129,6 +134,30 @@ impl Program {
         self.steps.push(built);
         self.folded_costs.push(cost);
         Ok(())
+    }
+
+    /// Lets go of constants that a step has taken over and nobody else needs.
+    fn hand_over(&mut self, step: usize, uses: &Uses) {
+        let Step::Op(op) = &self.steps[step] else { return };
+        for &operand in op.taken() {
+            let Some(v) = self.graph.nodes[step].inputs.get(operand).copied().flatten() else { continue };
+            if uses.of(v) == [(step, operand)] {
+                if let Some(t) = self.graph.initializers.remove(&v) {
+                    self.taken.insert(v, Fact::fixed(t.dtype(), t.shape()));
+                }
+            }
+        }
+    }
+
+    /// Facts of a step's operands, of those too that it has taken over.
+    fn facts(&self, step: usize, operands: &Inputs) -> Vec<Option<Fact>> {
+        let mut facts = operand_facts(operands);
+        for (fact, v) in facts.iter_mut().zip(&self.graph.nodes[step].inputs) {
+            if fact.is_none() {
+                *fact = v.and_then(|v| self.taken.get(&v).cloned());
+            }
+        }
+        facts
     }
 
     /// Runs the graph on its inputs, and on what it captures, both in its order.
@@ -209,7 +238,7 @@ impl Program {
             }
             Step::Op(op) => {
                 let operands = Inputs::of_data(operands);
-                let facts = (run.metered || run.profile).then(|| operand_facts(&operands));
+                let facts = (run.metered || run.profile).then(|| self.facts(step, &operands));
                 if let (true, Some(facts)) = (run.metered, &facts) {
                     // Shapes depend on values here: what the step will cost is known once it is reached,
                     // as far as its result shapes follow from its operands.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use isobit_graph::Model;
+use isobit_graph::{Graph, Model};
 use isobit_kernels::{Exec, KernelSet, fp};
 use isobit_ops::{Fact, Memory};
 use isobit_tensor::recycle::{self, Spare};
@@ -44,25 +44,23 @@ impl Session {
     ///
     /// The model has its functions inlined and its operators in their newest form, as
     /// `isobit_graph` leaves it.
-    pub fn load(model: &Model, options: &Options) -> Result<Self, LoadError> {
+    ///
+    /// It takes the model, so that the memory of weights that operators hold in a form of their own is free again. Cloning a model
+    /// shares its weights.
+    pub fn load(mut model: Model, options: &Options) -> Result<Self, LoadError> {
         let set = options.kernel_set;
         if !set.is_available() {
             return Err(LoadError::KernelSet(set));
         }
         let pool = Pool::new(options.threads)?;
-        let build = || Program::build(model.graph.clone(), &|_| None, Exec::new(set, &pool));
-        let program = fp::with_profile_env(build).map_err(|e| load_error(model, e))?;
-        Ok(Self {
-            model: model.clone(),
-            program,
-            set,
-            pool,
-            costs: Mutex::default(),
-            spares: Mutex::default(),
-        })
+        let constants = std::mem::take(&mut model.graph.initializers);
+        let graph = Graph { initializers: constants, ..model.graph.clone() };
+        let build = || Program::build(graph, &|_| None, Exec::new(set, &pool));
+        let program = fp::with_profile_env(build).map_err(|e| load_error(&model, e))?;
+        Ok(Self { model, program, set, pool, costs: Mutex::default(), spares: Mutex::default() })
     }
 
-    /// The model as loaded.
+    /// The model as loaded, without its constants.
     pub fn model(&self) -> &Model {
         &self.model
     }
@@ -120,7 +118,8 @@ impl Session {
         let facts = inputs.iter().map(Fact::of).collect();
         let steps: Vec<Option<&Step>> = self.program.steps.iter().map(Some).collect();
         let known = |v| self.program.constant(v).cloned();
-        let cost = propagate(&self.program.graph, &steps, facts, Vec::new(), &known).cost();
+        let cost =
+            propagate(&self.program.graph, &steps, facts, Vec::new(), &known, &self.program.taken).cost();
         if costs.len() >= REMEMBERED_SHAPES {
             costs.pop_first();
         }

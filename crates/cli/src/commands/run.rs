@@ -63,16 +63,17 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let model = model::open(&args.model)?;
     let set = args.kernels.unwrap_or_else(KernelSet::best);
     let threads = args.threads.unwrap_or_else(model::cores);
-    let session = Session::load(&model, &Options::default().kernel_set(set).threads(threads))
+    let session = Session::load(model, &Options::default().kernel_set(set).threads(threads))
         .context("`isobit check` lists all that is missing")?;
+    let graph = &session.model().graph;
     let load = start.elapsed();
 
     let inputs = match args.random {
-        Some(seed) => tensors::random_inputs(&model.graph, seed, &args.dims.iter().cloned().collect())?,
-        None if args.inputs.is_empty() && !model.graph.inputs.is_empty() => {
+        Some(seed) => tensors::random_inputs(graph, seed, &args.dims.iter().cloned().collect())?,
+        None if args.inputs.is_empty() && !graph.inputs.is_empty() => {
             bail!("no inputs; give --input FILE, or --random SEED")
         }
-        None => tensors::read_inputs(&args.inputs, &model.graph)?,
+        None => tensors::read_inputs(&args.inputs, graph)?,
     };
     let options = RunOptions { seed: args.seed, profile: args.profile, ..RunOptions::default() };
     let (result, times) = repeat(&session, &inputs, &options, &args, json)?;

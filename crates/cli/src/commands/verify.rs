@@ -76,7 +76,7 @@ fn check(signed: &SignedReceipt, model: &Model, inputs: Named, options: &Options
     });
     compare("inputs", r.inputs.to_string(), tensors_root(ordered).to_string());
 
-    let session = Session::load(model, options)?;
+    let session = Session::load(model.clone(), options)?;
     let run = session.run(inputs, &RunOptions { seed: r.seed, limits: Limits::default(), profile: false });
     let (found, cost, why) = match run {
         Ok(result) => {

@@ -26,7 +26,8 @@ pub(super) struct Tile {
     pub(super) a_step: usize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
-    /// What is read soon: each step asks for one line of it.
+    /// What is read soon: each step asks for one line of it, where there is an instruction for that.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) next: *const f32,
     pub(super) c: *mut f32,
     pub(super) ldc: usize,

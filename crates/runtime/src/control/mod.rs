@@ -163,7 +163,7 @@ impl Body {
         let captured = graph.captures.iter().map(|&(_, from)| captured(from)).collect();
         let steps: Vec<_> = self.program.steps.iter().map(Some).collect();
         let known = |v: ValueId| self.program.constant(v).cloned();
-        let inference = propagate(graph, &steps, inputs, captured, &known);
+        let inference = propagate(graph, &steps, inputs, captured, &known, &self.program.taken);
         match inference.errors.into_iter().next() {
             Some((step, error)) => Err(Stop::Step { step, error }.in_body(graph, 0).into_error()),
             None => Ok(graph.outputs.iter().map(|v| inference.facts[v.0 as usize].clone()).collect()),

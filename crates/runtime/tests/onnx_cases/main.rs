@@ -187,7 +187,7 @@ fn run(model: &Model, files: &Files) -> Result<(), Outcome> {
         _ => Outcome::Wrong(format!("{node}: {e}")),
     };
     let options = Options::default().threads(1);
-    let session = Session::load(model, &options).map_err(|e| match e {
+    let session = Session::load(model.clone(), &options).map_err(|e| match e {
         LoadError::Op { node, source } => refused(node.op, source),
         other => Outcome::Wrong(other.to_string()),
     })?;
