@@ -5,6 +5,7 @@
 #![allow(clippy::incompatible_msrv)] // compiled by compilers that have AVX-512 (build.rs)
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 /// Relative error bound of every program here; the worst errors are near 2^-46.
 const BOUND: f64 = 1.0 / (1u64 << 44) as f64;
@@ -364,43 +365,42 @@ unsafe fn each(
     second: impl Fn([__m512; 2], Four) -> Four,
     after: impl Fn(__m512, __m512) -> __m512,
 ) {
-    let mut between = [0.0f64; BLOCK];
-    let mut out = [0.0f32; BLOCK];
-    let mut padded = [1.0f32; BLOCK];
+    // Written before they are read, as far as they are read.
+    let mut between = MaybeUninit::<[f64; BLOCK]>::uninit();
+    let mut out = MaybeUninit::<[f32; BLOCK]>::uninit();
+    let (between, out) = (between.as_mut_ptr().cast::<f64>(), out.as_mut_ptr().cast::<f32>());
     for part in x.chunks_mut(BLOCK) {
-        let steps = part.len().div_ceil(STEP_LEN);
-        let source = if part.len() % STEP_LEN == 0 {
-            part.as_ptr()
-        } else {
-            padded[..part.len()].copy_from_slice(part);
-            padded.as_ptr()
-        };
+        let whole = part.len() / STEP_LEN * STEP_LEN;
+        let mut last = [1.0f32; STEP_LEN];
+        last[..part.len() - whole].copy_from_slice(&part[whole..]);
+        let source = |at: usize| if at < whole { part[at..].as_ptr() } else { last.as_ptr() };
         let mut sure = u32::MAX;
         let mut normal = 0xffffu16;
         // Two loops: one chain of operations would be too long for the processor to find the next beside it.
-        for at in (0..steps).map(|s| s * STEP_LEN) {
-            // SAFETY: 32 elements of the block.
+        for at in (0..part.len()).step_by(STEP_LEN) {
+            // SAFETY: 32 elements of the part, or of its end; 32 places of the block.
             unsafe {
-                let y = first(widen(load(source.add(at)).map(&before)));
+                let y = first(widen(load(source(at)).map(&before)));
                 for (i, y) in y.into_iter().enumerate() {
-                    _mm512_storeu_pd(between.as_mut_ptr().add(at + 8 * i), y);
+                    _mm512_storeu_pd(between.add(at + 8 * i), y);
                 }
             }
         }
-        for at in (0..steps).map(|s| s * STEP_LEN) {
-            // SAFETY: as above.
+        for at in (0..part.len()).step_by(STEP_LEN) {
+            // SAFETY: as above; the first loop wrote what is read.
             unsafe {
-                let x = load(source.add(at));
-                let y = [0, 1, 2, 3].map(|i| _mm512_loadu_pd(between.as_ptr().add(at + 8 * i)));
+                let x = load(source(at));
+                let y = [0, 1, 2, 3].map(|i| _mm512_loadu_pd(between.add(at + 8 * i)));
                 let (y, n, s) = round(second(x.map(&before), y));
-                _mm512_storeu_ps(out.as_mut_ptr().add(at), after(x[0], y[0]));
-                _mm512_storeu_ps(out.as_mut_ptr().add(at + 16), after(x[1], y[1]));
+                _mm512_storeu_ps(out.add(at), after(x[0], y[0]));
+                _mm512_storeu_ps(out.add(at + 16), after(x[1], y[1]));
                 normal &= n;
                 sure &= s;
             }
         }
         if (sure, normal) == (u32::MAX, 0xffff) {
-            part.copy_from_slice(&out[..part.len()]);
+            // SAFETY: the second loop wrote as many elements.
+            part.copy_from_slice(unsafe { std::slice::from_raw_parts(out, part.len()) });
         } else {
             // SAFETY: the caller's promise.
             unsafe { settle(part, definition, &before, &|x, y| second(x, first(y)), &after) };
