@@ -68,10 +68,7 @@ fn kernels() -> Vec<(&'static str, Box<dyn FnMut(Exec<'_>)>)> {
             "integer gemm 128x128x768",
             Box::new(move |exec| integer::gemm(exec, 128, &ints, &packed_ints, &mut sums)),
         ),
-        (
-            "quantize",
-            Box::new(move |exec| integer::quantize(exec, &numbers, 0.3, 12, false, &mut bytes)),
-        ),
+        ("quantize", Box::new(move |exec| integer::quantize(exec, &numbers, 0.3, 12, false, &mut bytes))),
     ]
 }
 

@@ -181,9 +181,26 @@ fn select<T: Element>(ctx: &RunCtx<'_>, c: &Tensor, x: &Tensor, y: &Tensor) -> R
     let walk = Walk::broadcast(&shape, [c.shape(), x.shape(), y.shape()]);
     let (n, steps) = (walk.run_len(), walk.run_strides());
     let (c, x, y) = (c.as_slice::<bool>()?, x.as_slice::<T>()?, y.as_slice::<T>()?);
+    let pick = |c: bool, x: &T, y: &T| if c { x.clone() } else { y.clone() };
     let mut rows = out.chunks_exact_mut(n.max(1));
     walk.for_each(|at| {
         let row = rows.next().expect("a walk has as many runs as its result");
+        let [c_at, x_at, y_at] = at;
+        match steps {
+            [1, 1, 1] => {
+                let operands = c[c_at..c_at + n].iter().zip(&x[x_at..x_at + n]).zip(&y[y_at..y_at + n]);
+                return row.iter_mut().zip(operands).for_each(|(o, ((&c, x), y))| *o = pick(c, x, y));
+            }
+            [1, 1, 0] => {
+                let operands = c[c_at..c_at + n].iter().zip(&x[x_at..x_at + n]);
+                return row.iter_mut().zip(operands).for_each(|(o, (&c, x))| *o = pick(c, x, &y[y_at]));
+            }
+            [1, 0, 1] => {
+                let operands = c[c_at..c_at + n].iter().zip(&y[y_at..y_at + n]);
+                return row.iter_mut().zip(operands).for_each(|(o, (&c, y))| *o = pick(c, &x[x_at], y));
+            }
+            _ => {}
+        }
         for (i, o) in row.iter_mut().enumerate() {
             let [c_at, x_at, y_at]: [usize; 3] =
                 std::array::from_fn(|k| at[k].wrapping_add_signed(steps[k] * i as isize));

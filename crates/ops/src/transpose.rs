@@ -1,5 +1,6 @@
 //! Operators that reorder elements by a permutation of dimensions: Transpose, DepthToSpace, SpaceToDepth.
 
+use isobit_kernels::transpose::permute;
 use isobit_tensor::{Element, Tensor, with_data};
 
 use crate::axes::{axes, fact, known, settled};
@@ -59,6 +60,12 @@ pub(crate) fn transpose(ctx: &RunCtx<'_>, data: Tensor, perm: &[usize]) -> Resul
     }
     let from = strides(data.shape());
     let steps: Vec<isize> = perm.iter().map(|&p| from[p]).collect();
+    if let Ok(x) = data.as_slice::<f32>() {
+        let steps: Vec<usize> = steps.iter().map(|&s| s as usize).collect();
+        let mut out = ctx.memory.alloc::<f32>(&shape)?;
+        permute(ctx.exec, x, &shape, &steps, &mut out);
+        return Ok(Tensor::new(&shape, out)?);
+    }
     fn go<T: Element>(
         ctx: &RunCtx<'_>,
         src: &[T],
