@@ -38,7 +38,9 @@ fn function(f: Unary) -> impl FnMut(Exec<'_>) {
     move |exec| unary_in_place(exec, f, &mut x.clone())
 }
 
-fn kernels() -> Vec<(&'static str, Box<dyn FnMut(Exec<'_>)>)> {
+type Kernel = Box<dyn FnMut(Exec<'_>)>;
+
+fn kernels() -> Vec<(&'static str, Kernel)> {
     let rows: Vec<f32> = (0..128 * 768).map(|i| (i % 97) as f32 * 0.01).collect();
     let (softmax, layer_norm) = (rows.clone(), rows);
     let scale = vec![1.0f32; 768];
