@@ -287,7 +287,7 @@ multiversion! {
     }
 }
 
-/// `y[i]` = x[i] / scale rounded to nearest even, NaN as 0, plus `zero`, limited to the range of u8, or of i8 (as its bits)
+/// `y[i]` is `x[i] / scale` rounded to nearest even, NaN as 0, plus `zero`, limited to the range of u8, or of i8 (as its bits)
 /// where `signed`.
 ///
 /// # Panics
@@ -300,7 +300,7 @@ pub fn quantize(exec: Exec<'_>, x: &[f32], scale: f32, zero: i32, signed: bool, 
     });
 }
 
-/// `y[i]` = (x[i] - zero) * scale, with x of u8, or of i8 (as its bits) where `signed`.
+/// `y[i] = (x[i] - zero) * scale`, with x of u8, or of i8 (as its bits) where `signed`.
 ///
 /// # Panics
 /// When the lengths differ.
@@ -325,7 +325,7 @@ multiversion! {
     }
 }
 
-/// `y[i]` = x[i] - zero, with x of u8, or of i8 (as its bits) where `signed`.
+/// `y[i] = x[i] - zero`, with x of u8, or of i8 (as its bits) where `signed`.
 ///
 /// # Panics
 /// When the lengths differ.
