@@ -208,6 +208,30 @@ fn window(rng: &mut Rng) -> Option<Pool2d> {
     Some(p)
 }
 
+/// Without channels every chain is empty: what is left is the bias.
+#[test]
+fn a_convolution_of_no_channels() {
+    let c = Conv2d {
+        batch: 1,
+        channels: 0,
+        filters: 2,
+        groups: 1,
+        input: [4, 4],
+        kernel: [3, 3],
+        output: [4, 4],
+        strides: [1, 1],
+        dilations: [1, 1],
+        pads: [1, 1],
+    };
+    let epilogue = Epilogue { bias: Bias::Rows(&[1.5, -2.0]), ..Epilogue::default() };
+    let expected = [[1.5f32; 16], [-2.0; 16]].concat();
+    for (set, pool) in machines() {
+        let mut y = vec![7.0; 32];
+        conv2d(Exec::new(set, &pool), &c, &[], &[], Some(&Filters::default()), &epilogue, &mut y);
+        same_bits(&y, &expected, (set, pool.0));
+    }
+}
+
 #[test]
 fn convolutions() {
     cases("conv2d", 150, |rng| {

@@ -48,6 +48,9 @@ fn operands(inputs: &Inputs, filters: usize) -> Result<(&Tensor, &Tensor, Option
     Ok((x, w, b))
 }
 
+/// Elements that the kernel may hold besides its operands, whatever their size (64 MiB).
+const HELD: usize = 1 << 24;
+
 /// Conv in any number of spatial dimensions. Taps in the padding take part as +0.
 pub(crate) struct Conv {
     window: Window,
@@ -132,8 +135,9 @@ impl Op for Conv {
         let mut shape = vec![x.shape()[0], filters];
         shape.extend(&output);
         if x.rank() <= 4 && x.dtype() != DType::F64 {
-            let (y, done) = self.planes(ctx, (x, w, b), &g, &shape, tail)?;
-            return Ok((vec![y], done));
+            if let Some((y, done)) = self.planes(ctx, (x, w, b), &g, &shape, tail)? {
+                return Ok((vec![y], done));
+            }
         }
         let axes =
             (0..output.len()).map(|d| vec![Axis::forward(&g, d, x.shape()[2 + d], output[d])]).collect();
@@ -151,7 +155,7 @@ impl Op for Conv {
 }
 
 impl Conv {
-    /// One or two dimensions in f32: the kernel.
+    /// One or two dimensions in f32: the kernel, unless the padding is out of all proportion.
     fn planes(
         &self,
         ctx: &RunCtx<'_>,
@@ -159,7 +163,7 @@ impl Conv {
         g: &Geometry,
         shape: &[usize],
         tail: &[Tail],
-    ) -> Result<(Tensor, usize), OpError> {
+    ) -> Result<Option<(Tensor, usize)>, OpError> {
         let two = |list: &[usize], fill| {
             plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
         };
@@ -184,6 +188,9 @@ impl Conv {
         let after = two(&g.after, 0)?;
         let padded = [0, 1].map(|d| c.input[d].saturating_add(c.pads[d]).saturating_add(after[d]));
         ctx.memory.check::<f32>(&padded)?;
+        if c.held() > HELD.max(4 * x.len()) {
+            return Ok(None);
+        }
         let bias = b.map(floats).transpose()?;
         let epilogue =
             Epilogue { bias: bias.as_deref().map_or(Bias::None, Bias::Rows), ..Epilogue::default() };
@@ -191,7 +198,7 @@ impl Conv {
         let (epilogue, done) = absorb(epilogue, shape, false, tail);
         let mut out = ctx.memory.alloc::<f32>(shape)?;
         conv2d(ctx.exec, &c, &floats(x)?, &floats(w)?, self.filters.as_ref(), &epilogue, &mut out);
-        Ok((narrow(x.dtype(), shape, out)?, done))
+        Ok(Some((narrow(x.dtype(), shape, out)?, done)))
     }
 }
 
@@ -287,5 +294,56 @@ impl Op for Transposed {
             filters_first: false,
         };
         Ok(vec![taps.run(ctx, axes, (x, w, b), &shape)?])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isobit_graph::{Attr, Node, ValueId};
+    use isobit_kernels::{Exec, KernelSet, Serial};
+
+    use super::*;
+    use crate::Memory;
+
+    /// Taps so far apart that planes with their padding would hold 50 million elements for an image of two.
+    #[test]
+    fn far_padding_is_not_held() {
+        let ints = |v: &[i64]| Attr::Ints(v.to_vec());
+        let attrs =
+            [("dilations".to_owned(), ints(&[5000, 5000])), ("pads".to_owned(), ints(&[5000, 5000, 0, 0]))];
+        let node = Node {
+            op: "Conv".into(),
+            inputs: vec![Some(ValueId(0)), Some(ValueId(1))],
+            outputs: vec![Some(ValueId(2))],
+            attrs: attrs.into_iter().collect(),
+            ..Node::default()
+        };
+        let x = Tensor::new(&[1, 2, 1, 1], vec![2.0f32, 3.0]).unwrap();
+        let w = Tensor::new(&[1, 2, 2, 2], vec![1.0f32, 1.0, 1.0, 5.0, 1.0, 1.0, 1.0, 7.0]).unwrap();
+        for set in KernelSet::available() {
+            let constants = [None, Some(w.clone())];
+            let op = conv(&BuildCtx { node: &node, constants: &constants, set }).unwrap();
+            let memory = Memory::new(1 << 30);
+            let ctx = RunCtx { exec: Exec::new(set, &Serial), memory: &memory, seed: 0, step: 0 };
+            let inputs = Inputs::new(vec![Some(x.clone()), Some(w.clone())]);
+            let (y, done) = op.run_tail(&ctx, inputs, &[Tail::Add(Tensor::scalar(1.0f32))]).unwrap();
+            assert_eq!(
+                (y[0].shape(), y[0].as_slice::<f32>().unwrap(), done),
+                (&[1, 1, 1, 1][..], &[31.0][..], 0)
+            );
+        }
+        let c = Conv2d {
+            batch: 1,
+            channels: 2,
+            filters: 1,
+            groups: 1,
+            input: [1, 1],
+            kernel: [2, 2],
+            output: [1, 1],
+            strides: [1, 1],
+            dilations: [5000, 5000],
+            pads: [5000, 5000],
+        };
+        assert_eq!(c.held(), 2 * 5001 * 5001);
     }
 }

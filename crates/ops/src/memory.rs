@@ -1,5 +1,3 @@
-use std::any::{Any, TypeId};
-
 use isobit_tensor::{Element, numel, recycle};
 
 use crate::{Code, OpError};
@@ -21,14 +19,7 @@ impl Memory {
     /// the operator writes every element.
     pub fn alloc<T: Element>(&self, shape: &[usize]) -> Result<Vec<T>, OpError> {
         let n = self.check::<T>(shape)?;
-        if TypeId::of::<T>() == TypeId::of::<f32>() {
-            let mut kept = recycle::take(n);
-            let kept: &mut dyn Any = &mut kept;
-            if let Some(kept) = kept.downcast_mut::<Option<Vec<T>>>().and_then(Option::take) {
-                return Ok(kept);
-            }
-        }
-        Ok(vec![T::default(); n])
+        Ok(recycle::take(n).unwrap_or_else(|| vec![T::default(); n]))
     }
 
     /// A buffer for a tensor of `shape` in which every element is `value`.

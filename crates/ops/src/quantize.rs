@@ -54,6 +54,11 @@ fn bytes(t: &Tensor) -> Option<(&[u8], bool)> {
     }
 }
 
+/// The number that a byte of such a tensor is.
+fn number(byte: u8, signed: bool) -> i16 {
+    if signed { i16::from(byte as i8) } else { i16::from(byte) }
+}
+
 /// A tensor of 8-bit integers from their bytes.
 fn of_bytes(shape: &[usize], bytes: Vec<u8>, signed: bool) -> Result<Tensor, OpError> {
     Ok(if signed {
@@ -141,7 +146,7 @@ impl Linear {
         let zero = match zeros.map(|z| (z.len(), bytes(z))) {
             None => vec![0; n],
             Some((len, Some((bytes, s)))) if len == n => {
-                bytes.iter().map(|&b| if s { i32::from(b as i8) } else { i32::from(b) }).collect()
+                bytes.iter().map(|&b| i32::from(number(b, s))).collect()
             }
             Some(_) => return Ok(None),
         };
@@ -325,7 +330,6 @@ fn product(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError>
     let packed = ctx.constant(b).filter(|b| b.rank() == 2 && zero_known).and_then(|b| {
         let (k, n) = (b.shape()[0], b.shape()[1]);
         let (values, signed) = bytes(b)?;
-        let number = |b: u8, signed: bool| if signed { i16::from(b as i8) } else { i16::from(b) };
         let zeros = match ctx.constant(zero) {
             None => vec![0],
             Some(z) => bytes(z).map(|(z, s)| z.iter().map(|&z| number(z, s)).collect::<Vec<_>>())?,
@@ -348,8 +352,7 @@ fn centred_small(ctx: &RunCtx<'_>, t: &Tensor, zero: Option<&Tensor>) -> Result<
     let Some((values, signed)) = bytes(t) else { return Ok(None) };
     let zero = match zero.map(bytes) {
         None => 0,
-        Some(Some((&[z], true))) => i16::from(z as i8),
-        Some(Some((&[z], false))) => i16::from(z),
+        Some(Some((&[z], signed))) => number(z, signed),
         Some(_) => return Ok(None),
     };
     let mut out = ctx.memory.alloc::<i16>(&[t.len()])?;

@@ -39,5 +39,4 @@ pub use error::{LoadError, NodeRef, RunError};
 pub use infer::{Inference, infer};
 pub use isobit_kernels::KernelSet;
 pub use options::{DataResult, Limits, Options, RunOptions, RunResult, StepTime};
-pub use pool::Pool;
 pub use session::Session;

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use isobit_graph::{Graph, Model};
-use isobit_kernels::{Exec, KernelSet, fp};
+use isobit_kernels::{Exec, KernelSet, Threads, fp};
 use isobit_ops::{Fact, Memory};
 use isobit_tensor::recycle::{self, Spare};
 use isobit_tensor::{DType, Datum, Shape, Tensor};
@@ -10,17 +10,16 @@ use isobit_tensor::{DType, Datum, Shape, Tensor};
 use crate::infer::propagate;
 use crate::meter::{Run, Stop};
 use crate::plan::Disorder;
+use crate::pool::pool;
 use crate::program::{BuildError, Program, Step};
-use crate::{
-    DataResult, LoadError, NodeRef, Options, Pool, RunError, RunOptions, RunResult, StepTime, signature,
-};
+use crate::{DataResult, LoadError, NodeRef, Options, RunError, RunOptions, RunResult, StepTime, signature};
 
 /// A model ready to run, any number of times, from any thread.
 pub struct Session {
     model: Model,
     program: Program,
     set: KernelSet,
-    pool: Pool,
+    pool: Threads,
     /// Metered cost by input types and shapes, for graphs whose shapes follow from those of their inputs.
     costs: Mutex<BTreeMap<Signature, Option<u64>>>,
     /// Buffers kept from run to run, one set for each run at a time.
@@ -52,7 +51,7 @@ impl Session {
         if !set.is_available() {
             return Err(LoadError::KernelSet(set));
         }
-        let pool = Pool::new(options.threads)?;
+        let pool = pool(options.threads)?;
         let constants = std::mem::take(&mut model.graph.initializers);
         let graph = Graph { initializers: constants, ..model.graph.clone() };
         let build = || Program::build(graph, &|_| None, Exec::new(set, &pool));

@@ -6,8 +6,9 @@ use std::cell::RefCell;
 
 /// Buffers below this many elements are the allocator's business.
 const SHORTEST: usize = 1 << 12;
-/// Buffers kept.
+/// Buffers kept, and the elements of all of them (256 MiB): a session at rest must not hold what its largest run did.
 const KEPT: usize = 32;
+const KEPT_ELEMENTS: usize = 1 << 26;
 
 /// The buffers that a sequence of runs keeps.
 #[derive(Debug, Default)]
@@ -41,26 +42,26 @@ pub fn with<R>(spare: &mut Spare, f: impl FnOnce() -> R) -> R {
 
 /// Keeps a buffer, inside of [`with`].
 pub(crate) fn give(buffer: Vec<f32>) {
-    if buffer.capacity() < SHORTEST {
+    if !(SHORTEST..=KEPT_ELEMENTS).contains(&buffer.capacity()) {
         return;
     }
     // A thread that ends has no list any more.
     let _ = SPARE.try_with(|spare| {
         if let Ok(mut spare) = spare.try_borrow_mut() {
             if let Some(Spare(list)) = spare.as_mut() {
-                if list.len() == KEPT {
+                list.push(buffer);
+                while list.len() > KEPT || list.iter().map(Vec::capacity).sum::<usize>() > KEPT_ELEMENTS {
                     list.remove(0);
                 }
-                list.push(buffer);
             }
         }
     });
 }
 
-/// A buffer of `n` elements of unspecified content, if one is kept that is not much too large: the one that was dropped
-/// last, as it is the warmest.
-pub fn take(n: usize) -> Option<Vec<f32>> {
-    if n < SHORTEST {
+/// A buffer of `n` elements of unspecified content, if `T` is f32 and one is kept that is not much too large: the one that was
+/// dropped last, as it is the warmest.
+pub fn take<T: 'static>(n: usize) -> Option<Vec<T>> {
+    if n < SHORTEST || TypeId::of::<T>() != TypeId::of::<f32>() {
         return None;
     }
     let mut buffer = SPARE.with_borrow_mut(|spare| {
@@ -74,20 +75,19 @@ pub fn take(n: usize) -> Option<Vec<f32>> {
         // Whoever reads before writing shall notice.
         buffer.fill(f32::from_bits(0x7fc0_dead));
     }
-    Some(buffer)
+    let buffer: &mut dyn Any = &mut buffer;
+    buffer.downcast_mut::<Vec<T>>().map(std::mem::take)
 }
 
 /// A copy of `x`, in a kept buffer where there is one.
 pub fn copy<T: Clone + 'static>(x: &[T]) -> Vec<T> {
-    if TypeId::of::<T>() == TypeId::of::<f32>() {
-        let mut kept = take(x.len());
-        let kept: &mut dyn Any = &mut kept;
-        if let Some(mut kept) = kept.downcast_mut::<Option<Vec<T>>>().and_then(Option::take) {
+    match take::<T>(x.len()) {
+        Some(mut kept) => {
             kept.clone_from_slice(x);
-            return kept;
+            kept
         }
+        None => x.to_vec(),
     }
-    x.to_vec()
 }
 
 #[cfg(test)]
@@ -100,19 +100,34 @@ mod tests {
         let mut spare = Spare::default();
         let tensor = || Tensor::vector(vec![1.0f32; 5000]);
         drop(tensor());
-        assert!(take(5000).is_none());
+        assert!(take::<f32>(5000).is_none());
         with(&mut spare, || {
             let t = tensor();
             let shared = t.clone();
             drop(t);
-            assert!(take(5000).is_none());
+            assert!(take::<f32>(5000).is_none());
             drop(shared);
-            assert!(take(20_000).is_none() && take(100).is_none());
-            assert_eq!(take(4500).map(|b| b.len()), Some(4500));
-            assert!(take(4500).is_none());
+            assert!(take::<f32>(20_000).is_none() && take::<f32>(100).is_none());
+            assert_eq!(take::<f32>(4500).map(|b| b.len()), Some(4500));
+            assert!(take::<f32>(4500).is_none());
             drop(tensor());
         });
-        assert!(take(5000).is_none());
-        with(&mut spare, || assert!(take(5000).is_some()));
+        assert!(take::<f32>(5000).is_none());
+        with(&mut spare, || {
+            assert!(take::<i32>(5000).is_none());
+            assert!(take::<f32>(5000).is_some());
+        });
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut spare = Spare::default();
+        with(&mut spare, || {
+            for n in [KEPT_ELEMENTS + 1, KEPT_ELEMENTS / 2, KEPT_ELEMENTS / 2 + 1, 5000] {
+                give(Vec::with_capacity(n));
+            }
+        });
+        let kept: Vec<usize> = spare.0.iter().map(Vec::capacity).collect();
+        assert_eq!(kept, [KEPT_ELEMENTS / 2 + 1, 5000]);
     }
 }

@@ -13,6 +13,7 @@ use crate::shared::Shared;
 use crate::transpose::transpose_into;
 use crate::{Exec, KernelSet, scratch, strided};
 use depthwise::depthwise;
+use phases::Phases;
 use windows::Windows;
 
 /// Extents of a 2-D convolution; a 1-D one has height 1.
@@ -56,6 +57,12 @@ impl Conv2d {
 
     fn pixels(&self) -> usize {
         self.output[0] * self.output[1]
+    }
+
+    /// Elements that a run holds besides its operands: the planes of a group with their padding, which may be far larger than
+    /// the image.
+    pub fn held(&self) -> usize {
+        if self.is_pointwise() { 0 } else { Phases::new(self).len().saturating_mul(self.group_channels()) }
     }
 
     /// Whether each output pixel has just the input pixel of the same place.

@@ -33,7 +33,8 @@ impl Windows {
         padded.resize(c.group_channels() * len + SLACK, 0.0);
         let channels = c.group_channels();
         let pieces = if channels * len < 1 << 15 { 1 } else { channels.min(2 * exec.pool().threads()) };
-        let per_piece = channels.div_ceil(pieces);
+        // Without channels there is nothing to fill, and every chain is empty.
+        let per_piece = channels.div_ceil(pieces).max(1);
         let planes = Shared::new(&mut padded);
         exec.pool().for_each(channels.div_ceil(per_piece), &|piece| {
             for i in piece * per_piece..((piece + 1) * per_piece).min(channels) {

@@ -191,20 +191,8 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
         Unary::HardSigmoid { alpha, beta } => map(set, x, HardSigmoid(alpha, beta)),
         Unary::HardSwish => map(set, x, HardSwish),
         Unary::Silu => with_inner(set, x, |x| x, &[Unary::Sigmoid], |x, s| x * s),
-        Unary::Gelu => with_inner(
-            set,
-            x,
-            |x| x * std::f32::consts::FRAC_1_SQRT_2,
-            &[Unary::Erf],
-            |x, e| (0.5 * x) * (1.0 + e),
-        ),
-        Unary::GeluTanh => with_inner(
-            set,
-            x,
-            |x| SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x)),
-            &[Unary::Tanh],
-            |x, t| (0.5 * x) * (1.0 + t),
-        ),
+        Unary::Gelu => with_inner(set, x, gelu_inner, &[Unary::Erf], half_of),
+        Unary::GeluTanh => with_inner(set, x, gelu_tanh_inner, &[Unary::Tanh], half_of),
         Unary::Elu { alpha } => {
             with_inner(set, x, |x| x, &[Unary::Exp], |x, e| if x < 0.0 { alpha * (e - 1.0) } else { x })
         }
@@ -230,6 +218,21 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
 
 /// sqrt(2 / pi) rounded to f32.
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+#[inline(always)]
+fn gelu_inner(x: f32) -> f32 {
+    x * std::f32::consts::FRAC_1_SQRT_2
+}
+
+#[inline(always)]
+fn gelu_tanh_inner(x: f32) -> f32 {
+    SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))
+}
+
+#[inline(always)]
+fn half_of(x: f32, inner: f32) -> f32 {
+    (0.5 * x) * (1.0 + inner)
+}
 
 /// `combine(x, f(prepare(x)))`, f being the functions one after another, in pieces that stay in cache.
 #[inline(always)]
