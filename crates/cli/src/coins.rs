@@ -13,6 +13,12 @@ pub(crate) fn text(amount: u128) -> String {
     }
 }
 
+/// The same to seven digits after the point, for tables.
+pub(crate) fn short(amount: u128) -> String {
+    const STEP: u128 = COIN / 10_000_000;
+    text((amount.saturating_add(STEP / 2)) / STEP * STEP)
+}
+
 /// Reads `1.5` (coins) as base units.
 pub(crate) fn parse(text: &str) -> Result<u128, String> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
@@ -37,6 +43,8 @@ mod tests {
             assert_eq!(text(amount), s);
             assert_eq!(parse(s.trim_end_matches(" ISO")), Ok(amount));
         }
+        assert_eq!(short(COIN + 1), "1 ISO");
+        assert_eq!(short(COIN / 3), "0.3333333 ISO");
         assert_eq!(text(1_234 * COIN), "1,234 ISO");
         for bad in ["", ".5", "-1", "1e3", "1.0000000000000000001", "999999999999999999999999"] {
             assert!(parse(bad).is_err(), "{bad}");

@@ -74,10 +74,6 @@ const LIMIT: u64 = 8 << 30;
 impl BlobStore {
     /// Opens (or makes) a store. What an interrupted write left behind is removed, unless another process has the store
     /// open and may be writing.
-    #[expect(
-        clippy::incompatible_msrv,
-        reason = "clippy.toml speaks for the layers below; redb needs 1.90 anyway"
-    )]
     pub fn open(root: &Path) -> Result<Self, BlobError> {
         let temporary = root.join("incoming");
         fs::create_dir_all(&temporary).map_err(at(&temporary))?;

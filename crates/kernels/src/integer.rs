@@ -3,8 +3,6 @@
 //! Operands are i16: 8-bit numbers less their zero points fit, and two products of them fit i32, so that every instruction
 //! set's multiply-add of pairs is exact. Nothing here saturates.
 
-#![allow(clippy::incompatible_msrv)] // AVX-512 is compiled by compilers that have it (build.rs)
-
 use crate::dispatch::multiversion;
 use crate::shared::Shared;
 use crate::{Exec, KernelSet};
@@ -59,7 +57,7 @@ pub fn gemm(exec: Exec<'_>, m: usize, a: &[i16], b: &PackedInts, c: &mut [i32]) 
     // Rows of whole steps.
     let steps = b.k.div_ceil(2);
     let mut even = Vec::new();
-    let a = if b.k % 2 == 0 {
+    let a = if b.k.is_multiple_of(2) {
         a
     } else {
         even.resize(m * steps * 2, 0);

@@ -33,7 +33,7 @@ impl Pool2d {
 
     fn planes(&self, x: usize, y: usize) -> (usize, usize) {
         let (plane, pixels) = (self.input[0] * self.input[1], self.output[0] * self.output[1]);
-        assert!(pixels > 0 && y % pixels == 0 && x == y / pixels * plane);
+        assert!(pixels > 0 && y.is_multiple_of(pixels) && x == y / pixels * plane);
         (plane, pixels)
     }
 }

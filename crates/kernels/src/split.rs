@@ -22,7 +22,7 @@ pub(crate) fn rows<T: Send>(
     if x.is_empty() {
         return;
     }
-    assert!(width > 0 && x.len() % width == 0);
+    assert!(width > 0 && x.len().is_multiple_of(width));
     let count = x.len() / width;
     let threads = exec.pool().threads();
     if threads == 1 || x.len() < 2 * grain {

@@ -33,7 +33,7 @@ fn halve(x: &[f32], out: &mut [f32]) {
         for i in (0..n - N + 1).step_by(N) {
             evens::<N>(&x[2 * i..], &mut out[i..]);
         }
-        if n % N > 0 {
+        if !n.is_multiple_of(N) {
             evens::<N>(&x[2 * (n - N)..], &mut out[n - N..]);
         }
     }

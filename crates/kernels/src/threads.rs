@@ -146,7 +146,7 @@ impl Drop for Close<'_> {
         let mut spins = 0u32;
         while self.0.left.load(Acquire) < joined {
             spins += 1;
-            if spins % 1024 == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if spins.is_multiple_of(1024) { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
     }
 }
@@ -189,7 +189,7 @@ fn work(board: &Board) {
         }
         std::hint::spin_loop();
         spins = spins.wrapping_add(1);
-        if spins % 64 == 0 && since.elapsed() > LOOK_OUT {
+        if spins.is_multiple_of(64) && since.elapsed() > LOOK_OUT {
             sleep(board, state);
             since = Instant::now();
         }

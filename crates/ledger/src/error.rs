@@ -6,21 +6,8 @@ use crate::Level;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TxError {
-    /// The signature is not the sender's.
-    #[error("the signature is not that of the sender {0}; sign the EIP-712 data for this chain with its key")]
-    Signature(Address),
-    /// The nonce is not the next one.
-    #[error("nonce {got}; the next of {from} is {next}")]
-    Nonce {
-        /// Sender.
-        from: Address,
-        /// What it should be.
-        next: u64,
-        /// What was sent.
-        got: u64,
-    },
     /// Not enough coins.
-    #[error("{from} has {has} base units, {needs} are needed; fund the account first")]
+    #[error("{from} offers {has} base units, {needs} are needed; send them with the call")]
     Balance {
         /// Sender.
         from: Address,
@@ -39,6 +26,23 @@ pub enum TxError {
         /// Longest allowed.
         most: usize,
     },
+    /// The name is another model's.
+    #[error("the name '{0}' belongs to another owner's model; choose another name")]
+    NameTaken(String),
+    /// Not a set of tensors.
+    #[error("these bytes are no set of tensors: {0}")]
+    Tensors(String),
+    /// More gas for a callback than a block has.
+    #[error("{gas} gas for a callback; at most {most} can be had")]
+    CallbackGas {
+        /// What was asked for.
+        gas: u64,
+        /// What can be had.
+        most: u64,
+    },
+    /// As many jobs are in progress as the network keeps.
+    #[error("{0} jobs are in progress, which is all the network keeps; try again when some have ended")]
+    Busy(u64),
     /// The model was published before.
     #[error("model {0} is published already")]
     ModelExists(B256),
@@ -103,78 +107,5 @@ pub enum TxError {
         node: Address,
         /// Why not.
         why: &'static str,
-    },
-}
-
-/// Bytes that are not what they should be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not {what}: {why}")]
-pub struct DecodeError {
-    /// What was to be read.
-    pub what: &'static str,
-    /// Why it is not.
-    pub why: String,
-}
-
-impl DecodeError {
-    pub(crate) fn new(what: &'static str, why: impl ToString) -> Self {
-        Self { what, why: why.to_string() }
-    }
-}
-
-/// Why a block is none of these rules on its parent's state.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BlockError {
-    /// Another height than the next.
-    #[error("a block of height {got} where {next} is the next")]
-    Height {
-        /// What it should be.
-        next: u64,
-        /// What it is.
-        got: u64,
-    },
-    /// Another parent.
-    #[error("a block on parent {got} where {head} is the head")]
-    Parent {
-        /// The head.
-        head: B256,
-        /// What the block names.
-        got: B256,
-    },
-    /// Before its parent, or absurdly late.
-    #[error("timestamp {got}; it must be {least} to 2^48")]
-    Timestamp {
-        /// The parent's.
-        least: u64,
-        /// The block's.
-        got: u64,
-    },
-    /// The transactions are not those of the header.
-    #[error("the transactions have another root than the header says")]
-    TxRoot,
-    /// A transaction cannot be read.
-    #[error("transaction {index}: {source}")]
-    Encoding {
-        /// Which.
-        index: usize,
-        /// Why.
-        source: DecodeError,
-    },
-    /// The rules refuse a transaction.
-    #[error("transaction {index}: {source}")]
-    Tx {
-        /// Which.
-        index: usize,
-        /// Why.
-        source: TxError,
-    },
-    /// The state after it is not that of the header.
-    #[error("the state after the block has root {found}, the header says {claimed}")]
-    StateRoot {
-        /// What executing it gives.
-        found: B256,
-        /// What the header says.
-        claimed: B256,
     },
 }

@@ -1,24 +1,17 @@
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, Bytes};
 
 /// What an applied transaction or the end of a block did, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// Coins moved between accounts by a transfer.
-    Transferred {
-        /// Who gave them.
-        from: Address,
-        /// Who has them now.
-        to: Address,
-        /// Base units.
-        amount: u128,
-    },
     /// A model was registered.
     Published {
         /// Its content address.
         model: B256,
         /// Who published it.
         owner: Address,
+        /// Its name.
+        name: String,
     },
     /// A node joined.
     Joined {
@@ -47,6 +40,17 @@ pub enum Event {
         job: B256,
         /// Who asked.
         requester: Address,
+        /// The model.
+        model: B256,
+        /// Root of the inputs.
+        inputs: B256,
+        /// The inputs themselves, if they came with the posting; else empty.
+        tensors: Bytes,
+    },
+    /// A set of tensors is on the ledger.
+    Provided {
+        /// Its root.
+        root: B256,
     },
     /// Nodes were drawn.
     Assigned {

@@ -35,6 +35,8 @@ pub struct Job {
     pub round: u8,
     /// The drawn nodes and what they did, in the order of the draw.
     pub seats: Vec<Seat>,
+    /// Gas for the callback at the end; 0 for none.
+    pub callback_gas: u64,
     /// What was paid to each agreeing node; 0 until settled.
     pub fee: u128,
     /// What was paid to the model's owner; 0 until settled.
@@ -133,9 +135,9 @@ pub fn commitment(node: Address, job: B256, receipt: B256, salt: B256) -> B256 {
     B256::from(Hash::of(&parts.concat()).0)
 }
 
-/// The id of the job that `requester` posts with this nonce: BLAKE3 of `isobitJ1`, requester and nonce (u64 little-endian).
-pub fn job_id(requester: Address, nonce: u64) -> B256 {
-    B256::from(Hash::of(&[b"isobitJ1", requester.as_slice(), &nonce.to_le_bytes()].concat()).0)
+/// The id of the job that `requester` posts after `count` others: BLAKE3 of `isobitJ1`, requester and count (u64 little-endian).
+pub fn job_id(requester: Address, count: u64) -> B256 {
+    B256::from(Hash::of(&[b"isobitJ1", requester.as_slice(), &count.to_le_bytes()].concat()).0)
 }
 
 impl Job {

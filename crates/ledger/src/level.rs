@@ -33,7 +33,7 @@ impl Level {
     }
 
     /// The kind times 256, plus the number of nodes of `replicated`.
-    fn code(self) -> u16 {
+    pub fn code(self) -> u16 {
         match self {
             Level::Signed => 0,
             Level::Replicated(n) => 0x100 | u16::from(n),
@@ -41,6 +41,18 @@ impl Level {
             Level::Attested => 0x300,
             Level::Proved => 0x400,
         }
+    }
+
+    /// The level of a code.
+    pub fn from_code(code: u16) -> Option<Self> {
+        let level = match code >> 8 {
+            0 => Level::Signed,
+            1 => Level::Replicated(code as u8),
+            2 => Level::Optimistic,
+            3 => Level::Attested,
+            _ => Level::Proved,
+        };
+        (level.code() == code).then_some(level)
     }
 }
 
@@ -69,15 +81,7 @@ impl Encodable for Level {
 
 impl Decodable for Level {
     fn decode(buf: &mut &[u8]) -> alloy_rlp::Result<Self> {
-        let code = u16::decode(buf)?;
-        let level = match code >> 8 {
-            0 => Level::Signed,
-            1 => Level::Replicated(code as u8),
-            2 => Level::Optimistic,
-            3 => Level::Attested,
-            _ => Level::Proved,
-        };
-        if level.code() == code { Ok(level) } else { Err(alloy_rlp::Error::Custom("no such level")) }
+        Level::from_code(u16::decode(buf)?).ok_or(alloy_rlp::Error::Custom("no such level"))
     }
 }
 

@@ -1,23 +1,20 @@
 //! The rules of the network as a pure state machine: accounts, registries, stake, jobs, escrow, slashing, settlement.
 //!
 //! ```
-//! use isobit_ledger::{Action, Block, COIN, Params, State, Tx};
-//! use isobit_proof::Key;
+//! use isobit_ledger::{Action, BlockContext, COIN, Params, State};
 //! # use alloy_primitives::{Address, B256};
-//! let (key, to) = (Key::generate(), Address::repeat_byte(7));
-//! let mut state = State::genesis(Params::default(), [(key.address(), 5 * COIN)])?;
-//! let tx = Tx { from: key.address(), nonce: 0, action: Action::Transfer { to, amount: COIN } };
-//! let signed = tx.sign(&key, state.params.chain_id);
-//! let executed = Block::build(&mut state, B256::ZERO, 1_800_000_000, &[signed]);
-//! assert!(executed.refused.is_empty());
-//! assert_eq!(state.balance(to), COIN);
+//! let node = Address::repeat_byte(7);
+//! let mut state = State::genesis(Params::default(), [(node, 5_000 * COIN)])?;
+//! let block = BlockContext { height: 1, time: 1_800_000_000, parent: B256::ZERO };
+//! let events = state.apply(&block, node, &Action::Join { stake: 2_000 * COIN, endpoint: String::new() })?;
+//! assert_eq!(state.balance(node), 3_000 * COIN);
 //! assert_eq!(state.check_invariants(), Ok(()));
-//! # Ok::<(), isobit_ledger::GenesisError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! No I/O, no clock, no floating point, no randomness: a [`State`] and a [`Block`] give the next state, or a typed error.
-//! The rules themselves ([`apply`], [`tick`]) reach what they know through [`Storage`] alone; [`State`] is the one in memory.
-//! Whoever orders the transactions (one sequencer in process today) and whoever stores the result is outside.
+//! No I/O, no clock, no floating point, no randomness: what is stored, a [`BlockContext`] and an [`Action`] give what is stored
+//! next, or a typed error. The rules ([`apply`], [`tick`]) reach what they know, and the coins, through [`Storage`] alone: the
+//! slots of the ledger's account on the chain (`isobit-chain`), or [`State`] in memory.
 //!
 //! # A job's life
 //!
@@ -44,7 +41,7 @@
 
 #![forbid(unsafe_code)]
 
-mod block;
+mod action;
 mod error;
 mod event;
 mod job;
@@ -53,19 +50,16 @@ mod params;
 mod rules;
 mod state;
 mod storage;
-mod tx;
-mod typed;
 
-pub use block::{Block, Executed, Header, execute_block, tx_root};
-pub use error::{BlockError, DecodeError, TxError};
+pub use action::{Action, Inputs};
+pub use error::TxError;
 pub use event::Event;
 pub use job::{End, Job, Phase, Reveal, Seat, commitment, job_id};
 pub use level::Level;
 pub use params::{GenesisError, Params};
 pub use rules::{BlockContext, apply, tick};
 pub use state::{Coins, InvariantError, NodeStatus, State};
-pub use storage::{Account, ModelEntry, NodeEntry, Storage};
-pub use tx::{Action, SignedTx, Tx};
+pub use storage::{Answer, Callback, ModelEntry, NodeEntry, Storage};
 
 /// Base units in one coin: 1 ISO = 10^18.
 pub const COIN: u128 = 1_000_000_000_000_000_000;

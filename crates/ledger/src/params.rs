@@ -1,9 +1,10 @@
 use alloy_primitives::Address;
+use alloy_rlp::{RlpDecodable, RlpEncodable};
 
 use crate::COIN;
 
 /// What a network agrees on at genesis. Amounts in base units, windows in seconds of block time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, RlpEncodable, RlpDecodable)]
 pub struct Params {
     /// Signatures are for this chain alone.
     pub chain_id: u64,
@@ -24,6 +25,12 @@ pub struct Params {
     pub unbonding: u64,
     /// Most nodes drawn for a job at first; one escalation adds one more than as many again.
     pub max_replicas: u8,
+    /// Most jobs in progress.
+    pub max_jobs: u64,
+    /// Price of a unit of gas of a callback; it goes to the treasury when the job is posted.
+    pub callback_price: u128,
+    /// Most gas of a callback.
+    pub max_callback_gas: u64,
     /// Part of a slashed stake that the requester gets, in 1/10,000.
     pub slash_requester: u16,
     /// Part of a slashed stake that goes to [`Params::burn`], in 1/10,000. The rest goes to the treasury.
@@ -46,6 +53,9 @@ impl Default for Params {
             reveal_window: 60,
             unbonding: 3_600,
             max_replicas: 15,
+            max_jobs: 10_000,
+            callback_price: 1_000_000_000,
+            max_callback_gas: 2_000_000,
             slash_requester: 2_000,
             slash_burn: 3_000,
             treasury: Address::repeat_byte(0x15),
@@ -89,6 +99,8 @@ impl Params {
         }
         let rules = [
             (self.min_stake > 0, "min_stake", "above 0"),
+            (self.max_jobs > 0, "max_jobs", "above 0"),
+            (self.max_callback_gas <= 10_000_000, "max_callback_gas", "at most 10,000,000"),
             (self.max_replicas > 0, "max_replicas", "1 to 255"),
             (
                 u32::from(self.slash_requester) + u32::from(self.slash_burn) <= 10_000,
@@ -105,6 +117,11 @@ impl Params {
     /// What one node is paid for a run of this cost.
     pub fn node_fee(&self, cost: u64) -> u128 {
         self.base_fee.saturating_add(self.unit_price.saturating_mul(cost.into()))
+    }
+
+    /// What a callback of this much gas costs.
+    pub fn callback_fee(&self, gas: u64) -> u128 {
+        self.callback_price.saturating_mul(gas.into())
     }
 
     /// The cost limit of a run that `max_fee` pays for, in units: with it `replicas` nodes and the model's owner (who asks

@@ -22,18 +22,16 @@ pub(crate) const MAX_NAME: usize = 128;
 pub(crate) const MAX_URI: usize = 512;
 pub(crate) const MAX_ENDPOINT: usize = 256;
 
-/// Applies an action of `from`, which the caller has authenticated; `nonce` is the sender's count of transactions before
-/// it, checked by the caller too. Returns what happened. A refused action changes nothing.
+/// Applies an action of `from`, whom the caller has authenticated. Returns what happened. A refused action changes nothing.
 pub fn apply(
     storage: &mut impl Storage,
     params: &Params,
     block: &BlockContext,
     from: Address,
-    nonce: u64,
     action: &Action,
 ) -> Result<Vec<Event>, TxError> {
     let mut rules = Rules { storage, params, block, events: Vec::new() };
-    rules.act(from, nonce, action)?;
+    rules.act(from, action)?;
     Ok(rules.events)
 }
 
@@ -58,46 +56,19 @@ fn text(what: &'static str, text: &str, least: usize, most: usize) -> Result<(),
 }
 
 impl<S: Storage> Rules<'_, S> {
-    fn act(&mut self, from: Address, nonce: u64, action: &Action) -> Result<(), TxError> {
+    fn act(&mut self, from: Address, action: &Action) -> Result<(), TxError> {
         match action {
-            Action::Transfer { to, amount } => self.transfer(from, *to, *amount),
             Action::Publish { model, name, uri, unit_fee } => {
                 self.publish(from, *model, name, uri, *unit_fee)
             }
             Action::Join { stake, endpoint } => self.join(from, *stake, endpoint),
             Action::Leave => self.leave(from),
             Action::Withdraw => self.withdraw(from),
-            Action::Post { .. } => self.post(from, nonce, action),
+            Action::Post { .. } => self.post(from, action),
+            Action::Provide { tensors } => self.provide(tensors),
             Action::Commit { job, commitment } => self.commit(from, *job, *commitment),
             Action::Reveal { job, .. } => self.reveal(from, *job, action),
         }
-    }
-
-    fn credit(&mut self, address: Address, amount: u128) {
-        let mut account = self.storage.account(address);
-        account.balance = account.balance.checked_add(amount).expect("all coins together fit 128 bits");
-        self.storage.set_account(address, account);
-    }
-
-    fn afford(&self, from: Address, needs: u128) -> Result<(), TxError> {
-        let has = self.storage.account(from).balance;
-        if has < needs { Err(TxError::Balance { from, has, needs }) } else { Ok(()) }
-    }
-
-    /// The last thing that can refuse.
-    fn debit(&mut self, from: Address, amount: u128) -> Result<(), TxError> {
-        self.afford(from, amount)?;
-        let mut account = self.storage.account(from);
-        account.balance -= amount;
-        self.storage.set_account(from, account);
-        Ok(())
-    }
-
-    fn transfer(&mut self, from: Address, to: Address, amount: u128) -> Result<(), TxError> {
-        self.debit(from, amount)?;
-        self.credit(to, amount);
-        self.events.push(Event::Transferred { from, to, amount });
-        Ok(())
     }
 
     fn publish(
@@ -113,9 +84,14 @@ impl<S: Storage> Rules<'_, S> {
         if self.storage.model(model).is_some() {
             return Err(TxError::ModelExists(model));
         }
+        let namesake = self.storage.named(name).and_then(|m| self.storage.model(m));
+        if namesake.is_some_and(|m| m.owner != from) {
+            return Err(TxError::NameTaken(name.to_owned()));
+        }
+        self.storage.set_named(name, model);
         let entry = ModelEntry { owner: from, name: name.to_owned(), uri: uri.to_owned(), unit_fee };
         self.storage.set_model(model, entry);
-        self.events.push(Event::Published { model, owner: from });
+        self.events.push(Event::Published { model, owner: from, name: name.to_owned() });
         Ok(())
     }
 
@@ -127,7 +103,7 @@ impl<S: Storage> Rules<'_, S> {
         if stake < self.params.min_stake {
             return Err(TxError::Stake { stake, least: self.params.min_stake });
         }
-        self.debit(from, stake)?;
+        self.storage.take(from, stake)?;
         let entry = NodeEntry { stake, leaves: 0, jobs: 0, endpoint: endpoint.to_owned() };
         self.storage.set_node(from, Some(entry));
         self.events.push(Event::Joined { node: from, stake });
@@ -155,14 +131,13 @@ impl<S: Storage> Rules<'_, S> {
             _ => {}
         }
         self.storage.set_node(from, None);
-        self.credit(from, node.stake);
+        self.storage.give(from, node.stake);
         self.events.push(Event::Withdrawn { node: from, stake: node.stake });
         Ok(())
     }
 
     /// Nodes that can be drawn, in order of address.
     fn active(&self) -> Vec<(Address, NodeEntry)> {
-        let can = |n: &NodeEntry| n.leaves == 0 && n.stake >= self.params.min_stake;
-        self.storage.nodes().into_iter().filter(|(_, n)| can(n)).collect()
+        self.storage.nodes().into_iter().filter(|(_, n)| n.is_active(self.params)).collect()
     }
 }

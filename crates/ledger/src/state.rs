@@ -1,13 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use alloy_primitives::{Address, B256, Bytes};
-use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
-use isobit_tensor::Hash;
 
 use crate::job::{End, Phase};
 use crate::rules::{self, BlockContext};
 use crate::{
-    Account, DecodeError, Event, GenesisError, Job, ModelEntry, NodeEntry, Params, SignedTx, Storage, TxError,
+    Action, Answer, Callback, Event, GenesisError, Job, ModelEntry, NodeEntry, Params, Storage, TxError,
 };
 
 /// What a node is to the draw.
@@ -61,7 +59,8 @@ pub enum InvariantError {
     },
 }
 
-/// Everything the rules know, in memory. Ended jobs leave it: they are handed to whoever executes the block.
+/// Everything the rules know, in memory: what the chain keeps in the slots of the ledger's account, for tests and simulations.
+/// Ended jobs leave it: they are handed to whoever executes the block.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct State {
     /// What the network agreed on at genesis.
@@ -72,14 +71,24 @@ pub struct State {
     pub time: u64,
     /// All coins there are, since genesis.
     pub supply: u128,
-    /// Accounts by address.
-    pub accounts: BTreeMap<Address, Account>,
+    /// Coins at hand by address.
+    pub accounts: BTreeMap<Address, u128>,
     /// Models by content address.
     pub models: BTreeMap<B256, ModelEntry>,
     /// Nodes by address.
     pub nodes: BTreeMap<Address, NodeEntry>,
     /// Jobs in progress by id.
     pub jobs: BTreeMap<B256, Job>,
+    /// Models by name.
+    pub names: BTreeMap<String, B256>,
+    /// Jobs posted so far by requester.
+    pub posted: BTreeMap<Address, u64>,
+    /// How jobs ended.
+    pub answers: BTreeMap<B256, Answer>,
+    /// Tensors on the ledger by root.
+    pub tensors: BTreeMap<B256, Bytes>,
+    /// Callbacks that are due.
+    pub callbacks: Vec<Callback>,
 }
 
 fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
@@ -90,12 +99,16 @@ fn set<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 }
 
 impl Storage for State {
-    fn account(&self, address: Address) -> Account {
-        self.accounts.get(&address).copied().unwrap_or_default()
+    fn take(&mut self, from: Address, needs: u128) -> Result<(), TxError> {
+        let has = self.balance(from);
+        let left = has.checked_sub(needs).ok_or(TxError::Balance { from, has, needs })?;
+        self.accounts.insert(from, left);
+        Ok(())
     }
 
-    fn set_account(&mut self, address: Address, account: Account) {
-        self.accounts.insert(address, account);
+    fn give(&mut self, to: Address, amount: u128) {
+        let balance = self.accounts.entry(to).or_default();
+        *balance = balance.checked_add(amount).expect("all coins together fit 128 bits");
     }
 
     fn model(&self, model: B256) -> Option<ModelEntry> {
@@ -129,6 +142,40 @@ impl Storage for State {
     fn jobs(&self) -> Vec<B256> {
         self.jobs.keys().copied().collect()
     }
+
+    fn open_jobs(&self) -> u64 {
+        self.jobs.len() as u64
+    }
+
+    fn active_nodes(&self, params: &Params) -> usize {
+        self.nodes.values().filter(|n| n.is_active(params)).count()
+    }
+
+    fn named(&self, name: &str) -> Option<B256> {
+        self.names.get(name).copied()
+    }
+
+    fn set_named(&mut self, name: &str, model: B256) {
+        self.names.insert(name.to_owned(), model);
+    }
+
+    fn count_job(&mut self, requester: Address) -> u64 {
+        let count = self.posted.entry(requester).or_default();
+        *count += 1;
+        *count - 1
+    }
+
+    fn set_answer(&mut self, job: &Job, answer: Answer) {
+        self.answers.insert(job.id, answer);
+    }
+
+    fn set_tensors(&mut self, root: B256, tensors: Bytes) {
+        self.tensors.insert(root, tensors);
+    }
+
+    fn push_callback(&mut self, callback: Callback) {
+        self.callbacks.push(callback);
+    }
 }
 
 impl State {
@@ -141,19 +188,14 @@ impl State {
         let mut state = Self { params, ..Self::default() };
         for (address, amount) in allocations {
             state.supply = state.supply.checked_add(amount).ok_or(GenesisError::TooManyCoins)?;
-            state.accounts.entry(address).or_default().balance += amount;
+            *state.accounts.entry(address).or_default() += amount;
         }
         Ok(state)
     }
 
     /// Base units of an address.
     pub fn balance(&self, address: Address) -> u128 {
-        self.account(address).balance
-    }
-
-    /// The nonce its next transaction must have.
-    pub fn nonce(&self, address: Address) -> u64 {
-        self.account(address).nonce
+        self.accounts.get(&address).copied().unwrap_or_default()
     }
 
     /// Where the coins are; `None` if they are more than 128 bits count, which no reachable state has.
@@ -164,7 +206,7 @@ impl State {
         let stakes =
             |left: bool| self.nodes.values().filter(move |n| (n.leaves > 0) == left).map(|n| n.stake);
         Some(Coins {
-            balances: sum(self.accounts.values().map(|a| a.balance))?,
+            balances: sum(self.accounts.values().copied())?,
             staked: sum(stakes(false))?,
             unbonding: sum(stakes(true))?,
             escrow: sum(self.jobs.values().map(|j| j.max_fee))?,
@@ -191,11 +233,6 @@ impl State {
             n if n.stake < self.params.min_stake => NodeStatus::Underfunded,
             _ => NodeStatus::Active,
         })
-    }
-
-    /// Whether nodes are drawn at the end of the next block, for jobs of the last one: then it should not be waited for.
-    pub fn awaits_draw(&self) -> bool {
-        self.jobs.values().any(|j| j.phase == Phase::Posted && j.posted == self.height)
     }
 
     /// What holds between blocks in every reachable state.
@@ -248,101 +285,20 @@ impl State {
         }
     }
 
-    /// Applies a signed transaction: checks signature and nonce, then the rules. A refused one changes nothing.
-    pub fn apply(&mut self, block: &BlockContext, signed: &SignedTx) -> Result<Vec<Event>, TxError> {
-        let tx = &signed.tx;
-        let next = self.nonce(tx.from);
-        if tx.nonce != next {
-            return Err(TxError::Nonce { from: tx.from, next, got: tx.nonce });
-        }
-        if !signed.is_signed(self.params.chain_id) {
-            return Err(TxError::Signature(tx.from));
-        }
+    /// Applies an action, see [`crate::apply`].
+    pub fn apply(
+        &mut self,
+        block: &BlockContext,
+        from: Address,
+        action: &Action,
+    ) -> Result<Vec<Event>, TxError> {
         let params = self.params.clone();
-        let events = rules::apply(self, &params, block, tx.from, tx.nonce, &tx.action)?;
-        self.accounts.entry(tx.from).or_default().nonce += 1;
-        Ok(events)
+        rules::apply(self, &params, block, from, action)
     }
 
     /// Ends a block, see [`crate::tick`].
-    pub(crate) fn tick(&mut self, block: &BlockContext) -> (Vec<Event>, Vec<Job>) {
+    pub fn tick(&mut self, block: &BlockContext) -> (Vec<Event>, Vec<Job>) {
         let params = self.params.clone();
         rules::tick(self, &params, block)
     }
-
-    /// The state as bytes: an RLP list of height, time, supply, accounts, models, nodes and jobs. Each of the four is a byte
-    /// string: for every entry, in ascending order of key, the key's RLP and the value's RLP (a list of its fields in the
-    /// order of declaration). The parameters are the network's and not part of it.
-    pub fn encode(&self) -> Vec<u8> {
-        fn pairs<K: Encodable, V: Encodable>(map: &BTreeMap<K, V>) -> Bytes {
-            let mut out = Vec::new();
-            for (k, v) in map {
-                k.encode(&mut out);
-                v.encode(&mut out);
-            }
-            out.into()
-        }
-        let fields = StateFields {
-            height: self.height,
-            time: self.time,
-            supply: self.supply,
-            accounts: pairs(&self.accounts),
-            models: pairs(&self.models),
-            nodes: pairs(&self.nodes),
-            jobs: pairs(&self.jobs),
-        };
-        alloy_rlp::encode(&fields)
-    }
-
-    /// Reads what [`State::encode`] writes, and nothing else. The invariants hold for what is returned.
-    pub fn decode(params: Params, mut bytes: &[u8]) -> Result<Self, DecodeError> {
-        fn fail(why: impl ToString) -> DecodeError {
-            DecodeError::new("a state", why)
-        }
-        fn pairs<K: Decodable + Ord, V: Decodable>(bytes: &Bytes) -> Result<BTreeMap<K, V>, DecodeError> {
-            let mut rest: &[u8] = bytes;
-            let mut map = BTreeMap::new();
-            while !rest.is_empty() {
-                let key = K::decode(&mut rest).map_err(fail)?;
-                if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
-                    return Err(fail("the keys are not in ascending order"));
-                }
-                map.insert(key, V::decode(&mut rest).map_err(fail)?);
-            }
-            Ok(map)
-        }
-        params.check().map_err(fail)?;
-        let fields = StateFields::decode(&mut bytes).map_err(fail)?;
-        if !bytes.is_empty() {
-            return Err(fail("there are bytes after it"));
-        }
-        let state = Self {
-            params,
-            height: fields.height,
-            time: fields.time,
-            supply: fields.supply,
-            accounts: pairs(&fields.accounts)?,
-            models: pairs(&fields.models)?,
-            nodes: pairs(&fields.nodes)?,
-            jobs: pairs(&fields.jobs)?,
-        };
-        state.check_invariants().map_err(fail)?;
-        Ok(state)
-    }
-
-    /// BLAKE3 of [`State::encode`].
-    pub fn root(&self) -> B256 {
-        B256::from(Hash::of(&self.encode()).0)
-    }
-}
-
-#[derive(RlpEncodable, RlpDecodable)]
-struct StateFields {
-    height: u64,
-    time: u64,
-    supply: u128,
-    accounts: Bytes,
-    models: Bytes,
-    nodes: Bytes,
-    jobs: Bytes,
 }

@@ -6,12 +6,15 @@
 //! | `GET /v1/status` | chain, height, nodes, jobs, coins |
 //! | `GET /v1/params` | what the network agreed on at genesis |
 //! | `GET /v1/wait?height=H` | waits up to a second for a block after H; `{"height"}` |
-//! | `GET /v1/accounts/{address}` | `{"balance", "nonce", "stake"}` |
+//! | `GET /v1/accounts/{address}` | `{"balance", "nonce", "stake", "posted", "base_fee"}` |
 //! | `GET /v1/models` | `[{"model", "name"}]` |
+//! | `GET /v1/names?name=N` | `{"model"}` that the name stands for |
 //! | `GET /v1/jobs/{id}` | a job, as an object and as RLP |
 //! | `GET /v1/nodes/{address}/jobs` | jobs in progress that the node was drawn for |
 //! | `GET /v1/blocks/{height}` | a block's RLP |
-//! | `POST /v1/transactions` | a signed transaction's RLP as the body; `{"hash", "height"}` once it is in a block on disk |
+//! | `POST /v1/estimate` | `{"from", "to", "value", "data"}`; `{"gas"}`, or why it would fail |
+//! | `POST /v1/transactions` | a signed transaction (EIP-2718) as the body; `{"hash"}` once it waits for a block |
+//! | `GET /v1/transactions/{hash}` | waits until it is in a block on disk; `{"height", "succeeded"}` |
 //! | `GET /v1/blobs/{hash}` | the bytes |
 //! | `POST /v1/blobs` | stores the body; `{"hash"}` |
 //!
@@ -28,7 +31,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use isobit_ledger::{Job, SignedTx};
+use isobit_chain::Order;
+use isobit_ledger::Job;
 use isobit_tensor::Hash;
 use serde_json::{Value, json};
 
@@ -53,7 +57,10 @@ pub async fn serve(
         .route("/v1/jobs/{id}", get(job))
         .route("/v1/nodes/{address}/jobs", get(assigned))
         .route("/v1/blocks/{height}", get(block))
+        .route("/v1/names", get(named))
+        .route("/v1/estimate", post(estimate))
         .route("/v1/transactions", post(transact))
+        .route("/v1/transactions/{hash}", get(sent))
         .route("/v1/blobs", post(put_blob))
         .route("/v1/blobs/{hash}", get(get_blob))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -108,7 +115,8 @@ async fn params(State(local): State<Local>) -> Answer {
         "chain_id": p.chain_id, "min_stake": p.min_stake.to_string(), "base_fee": p.base_fee.to_string(),
         "unit_price": p.unit_price.to_string(), "silence_penalty": p.silence_penalty.to_string(),
         "commit_window": p.commit_window, "reveal_window": p.reveal_window, "unbonding": p.unbonding,
-        "max_replicas": p.max_replicas, "slash_requester": p.slash_requester, "slash_burn": p.slash_burn,
+        "max_replicas": p.max_replicas, "max_jobs": p.max_jobs, "max_callback_gas": p.max_callback_gas,
+        "callback_price": p.callback_price.to_string(), "slash_requester": p.slash_requester, "slash_burn": p.slash_burn,
         "treasury": p.treasury, "burn": p.burn,
     })))
 }
@@ -124,10 +132,11 @@ async fn wait(State(local): State<Local>, Query(after): Query<After>) -> Answer 
 }
 
 async fn account(State(local): State<Local>, Path(address): Path<String>) -> Answer {
-    let address: Address = parse("address", &address)?;
-    let (balance, nonce) = local.account(address)?;
-    let stake = local.stake(address)?.map(|s| s.to_string());
-    Ok(Json(json!({ "balance": balance.to_string(), "nonce": nonce, "stake": stake })))
+    let a = local.account(parse("address", &address)?)?;
+    Ok(Json(json!({
+        "balance": a.balance.to_string(), "nonce": a.nonce, "stake": a.stake.map(|s| s.to_string()),
+        "posted": a.posted, "base_fee": a.base_fee,
+    })))
 }
 
 async fn models(State(local): State<Local>) -> Answer {
@@ -169,15 +178,54 @@ async fn assigned(State(local): State<Local>, Path(address): Path<String>) -> An
 
 async fn block(State(local): State<Local>, Path(height): Path<String>) -> Result<Vec<u8>, Failure> {
     let height: u64 = parse("height", &height)?;
-    let block = blocking(move || local.chain.block(height)).await?;
+    let block = blocking(move || Ok(local.chain.store().block(height)?)).await?;
     Ok(block.ok_or_else(|| NodeError::absent("block", height))?.encode())
 }
 
+#[derive(serde::Deserialize)]
+struct Named {
+    name: String,
+}
+
+async fn named(State(local): State<Local>, Query(named): Query<Named>) -> Answer {
+    let model = local.model_named(&named.name)?;
+    let model = model.ok_or_else(|| NodeError::absent("model", named.name))?;
+    Ok(Json(json!({ "model": hex::encode(model) })))
+}
+
+#[derive(serde::Deserialize)]
+struct Estimate {
+    from: Address,
+    to: Option<Address>,
+    value: String,
+    data: alloy_primitives::Bytes,
+}
+
+async fn estimate(State(local): State<Local>, body: Bytes) -> Answer {
+    let e: Estimate = serde_json::from_slice(&body)
+        .map_err(|e| NodeError::Malformed(format!("the body is no order: {e}")))?;
+    let order = Order {
+        nonce: 0,
+        gas: 0,
+        max_fee_per_gas: 0,
+        tip: 0,
+        to: e.to.into(),
+        value: parse("amount", &e.value)?,
+        data: e.data,
+    };
+    let gas = blocking(move || local.estimate(e.from, &order)).await?;
+    Ok(Json(json!({ "gas": gas })))
+}
+
 async fn transact(State(local): State<Local>, body: Bytes) -> Answer {
-    let tx = SignedTx::decode(&body).map_err(|e| NodeError::Malformed(format!("the body: {e}")))?;
-    let hash = tx.hash();
-    let height = blocking(move || local.submit(tx)).await?;
-    Ok(Json(json!({ "hash": hash, "height": height })))
+    let hash = blocking(move || local.submit(&body)).await?;
+    Ok(Json(json!({ "hash": hash })))
+}
+
+async fn sent(State(local): State<Local>, Path(hash): Path<String>) -> Answer {
+    let hash: B256 = parse("transaction hash", &hash)?;
+    let sent = blocking(move || local.wait_for(hash)).await?;
+    Ok(Json(json!({ "height": sent.height, "succeeded": sent.succeeded })))
 }
 
 async fn get_blob(State(local): State<Local>, Path(hash): Path<String>) -> Result<Vec<u8>, Failure> {

@@ -28,8 +28,11 @@ pub enum NodeError {
     /// The model cannot be loaded here.
     #[error(transparent)]
     Load(#[from] isobit_runtime::LoadError),
-    /// The chain's store.
-    #[error("the chain's store: {0}")]
+    /// The chain.
+    #[error(transparent)]
+    Chain(#[from] isobit_chain::ChainError),
+    /// The data folder.
+    #[error("the data folder: {0}")]
     Store(String),
     /// The other side of HTTP.
     #[error("{url}: {message}")]

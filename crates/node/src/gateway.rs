@@ -1,13 +1,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, U256};
+use isobit_chain::{Call, CallError, Chain, ChainError, LEDGER, Order};
 use isobit_hub::BlobStore;
-use isobit_ledger::{Job, Params, SignedTx};
+use isobit_ledger::{Job, Params};
 use isobit_tensor::Hash;
 use serde::{Deserialize, Serialize};
 
-use crate::{Chain, NodeError};
+use crate::NodeError;
 
 /// The network as a whole, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,10 +23,34 @@ pub struct Status {
     pub models: usize,
     /// Jobs in progress.
     pub jobs: usize,
-    /// Base units in escrow, decimal.
-    pub escrow: String,
-    /// All coins in base units, decimal.
-    pub total_coins: String,
+    /// Coins of stakes and escrow together, in base units, decimal.
+    pub locked: String,
+    /// Base fee of the next block.
+    pub base_fee: u64,
+}
+
+/// An account as its owner needs it to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Account {
+    /// Coins at hand, in base units.
+    pub balance: u128,
+    /// Nonce of the next transaction, after those that wait.
+    pub nonce: u64,
+    /// Coins at stake, if it is a node.
+    pub stake: Option<u128>,
+    /// Jobs posted so far.
+    pub posted: u64,
+    /// Base fee of the next block.
+    pub base_fee: u64,
+}
+
+/// A transaction in a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// Height of the block.
+    pub height: u64,
+    /// Whether it did what it was to do.
+    pub succeeded: bool,
 }
 
 /// What a worker or a client needs of the network, wherever it is.
@@ -34,24 +59,39 @@ pub trait Gateway: Send + Sync {
     fn params(&self) -> Result<Params, NodeError>;
     /// The network as a whole.
     fn status(&self) -> Result<Status, NodeError>;
-    /// Balance and next nonce of an address.
-    fn account(&self, address: Address) -> Result<(u128, u64), NodeError>;
-    /// A node's stake, if it has joined.
-    fn stake(&self, node: Address) -> Result<Option<u128>, NodeError>;
-    /// Puts a transaction into a block.
-    fn submit(&self, tx: SignedTx) -> Result<u64, NodeError>;
+    /// An account.
+    fn account(&self, address: Address) -> Result<Account, NodeError>;
+    /// The gas that an order of `from` needs, or why it would fail.
+    fn estimate(&self, from: Address, order: &Order) -> Result<u64, NodeError>;
+    /// Hands a signed transaction in, and does not wait for its block.
+    fn submit(&self, raw: &[u8]) -> Result<B256, NodeError>;
+    /// Waits until a transaction is in a block on disk.
+    fn wait_for(&self, hash: B256) -> Result<Sent, NodeError>;
     /// A job, in progress or ended.
     fn job(&self, id: B256) -> Result<Option<Job>, NodeError>;
     /// Jobs in progress that a node was drawn for.
     fn assigned(&self, node: Address) -> Result<Vec<Job>, NodeError>;
     /// Published models by content address, with their names.
     fn models(&self) -> Result<Vec<(B256, String)>, NodeError>;
+    /// The model that a name stands for.
+    fn model_named(&self, name: &str) -> Result<Option<B256>, NodeError>;
     /// Waits for a block after `height`, or until the time is over; returns the height then.
     fn wait(&self, height: u64, timeout: Duration) -> Result<u64, NodeError>;
     /// A blob's bytes, checked against its hash.
     fn blob(&self, hash: &Hash) -> Result<Vec<u8>, NodeError>;
     /// Stores a blob.
     fn put_blob(&self, bytes: &[u8]) -> Result<Hash, NodeError>;
+}
+
+/// How long a transaction is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn refused(e: ChainError) -> NodeError {
+    match e {
+        ChainError::Refused(why) => NodeError::Refused(why),
+        ChainError::Stopping => NodeError::Stopping,
+        e => e.into(),
+    }
 }
 
 /// The network in this process.
@@ -65,47 +105,72 @@ pub struct Local {
 
 impl Gateway for Local {
     fn params(&self) -> Result<Params, NodeError> {
-        Ok(self.chain.read(|s| s.params.clone()))
+        Ok((*self.chain.genesis().params).clone())
     }
 
     fn status(&self) -> Result<Status, NodeError> {
-        Ok(self.chain.read(|s| Status {
-            chain_id: s.params.chain_id,
-            height: s.height,
-            active_nodes: s
-                .nodes
-                .keys()
-                .filter(|n| s.node_status(**n) == Some(isobit_ledger::NodeStatus::Active))
-                .count(),
-            models: s.models.len(),
-            jobs: s.jobs.len(),
-            escrow: s.escrow().to_string(),
-            total_coins: s.total_coins().to_string(),
-        }))
+        let head = self.chain.head();
+        let params = &head.genesis.params;
+        Ok(Status {
+            chain_id: params.chain_id,
+            height: head.header.number,
+            active_nodes: head.nodes().iter().filter(|(_, n)| n.is_active(params)).count(),
+            models: head.models().len(),
+            jobs: head.open_jobs() as usize,
+            locked: head.balance(LEDGER)?.to_string(),
+            base_fee: head.next_base_fee(),
+        })
     }
 
-    fn account(&self, address: Address) -> Result<(u128, u64), NodeError> {
-        Ok(self.chain.read(|s| (s.balance(address), s.nonce(address))))
+    fn account(&self, address: Address) -> Result<Account, NodeError> {
+        let head = self.chain.head();
+        Ok(Account {
+            balance: head.balance(address)?,
+            nonce: self.chain.pending_nonce(address)?,
+            stake: head.node(address).map(|n| n.stake),
+            posted: head.posted(address),
+            base_fee: head.next_base_fee(),
+        })
     }
 
-    fn stake(&self, node: Address) -> Result<Option<u128>, NodeError> {
-        Ok(self.chain.read(|s| s.nodes.get(&node).map(|n| n.stake)))
+    fn estimate(&self, from: Address, order: &Order) -> Result<u64, NodeError> {
+        let call = Call {
+            from,
+            to: order.to.to().copied(),
+            value: U256::from(order.value),
+            data: order.data.clone(),
+            ..Call::default()
+        };
+        self.chain.head().estimate(&call).map_err(|e| match e {
+            CallError::Chain(e) => e.into(),
+            e => NodeError::Refused(e.to_string().trim_start_matches("execution reverted: ").to_owned()),
+        })
     }
 
-    fn submit(&self, tx: SignedTx) -> Result<u64, NodeError> {
-        self.chain.submit(tx)
+    fn submit(&self, raw: &[u8]) -> Result<B256, NodeError> {
+        self.chain.submit(raw).map_err(refused)
+    }
+
+    fn wait_for(&self, hash: B256) -> Result<Sent, NodeError> {
+        let place = self.chain.wait_for(hash, PATIENCE).map_err(refused)?;
+        let receipt = self.chain.receipt(place)?;
+        Ok(Sent { height: place.0, succeeded: receipt.is_some_and(|r| r.status()) })
     }
 
     fn job(&self, id: B256) -> Result<Option<Job>, NodeError> {
-        self.chain.job(id)
+        Ok(self.chain.job(id)?)
     }
 
     fn assigned(&self, node: Address) -> Result<Vec<Job>, NodeError> {
-        Ok(self.chain.read(|s| s.jobs.values().filter(|j| j.seat(node).is_some()).cloned().collect()))
+        Ok(self.chain.head().jobs().into_iter().filter(|j| j.seat(node).is_some()).collect())
     }
 
     fn models(&self) -> Result<Vec<(B256, String)>, NodeError> {
-        Ok(self.chain.read(|s| s.models.iter().map(|(m, e)| (*m, e.name.clone())).collect()))
+        Ok(self.chain.head().models().into_iter().map(|(m, e)| (m, e.name)).collect())
+    }
+
+    fn model_named(&self, name: &str) -> Result<Option<B256>, NodeError> {
+        Ok(self.chain.head().model_named(name))
     }
 
     fn wait(&self, height: u64, timeout: Duration) -> Result<u64, NodeError> {

@@ -1,4 +1,4 @@
-//! The network in one process: a durable chain with one sequencer, workers that run jobs, an HTTP API, and its client.
+//! The network in one process: workers that run jobs, an HTTP API, and its client.
 //!
 //! Workers and clients reach the network through [`Gateway`]: in the same process ([`Local`]) or over HTTP ([`Remote`]),
 //! with the same code on either side.
@@ -6,19 +6,16 @@
 #![forbid(unsafe_code)]
 
 mod api;
-mod chain;
 mod error;
 mod gateway;
 mod network;
 mod objects;
 mod remote;
-mod store;
 mod worker;
 
 pub use api::serve;
-pub use chain::Chain;
 pub use error::NodeError;
-pub use gateway::{Gateway, Local, Status};
+pub use gateway::{Account, Gateway, Local, Sent, Status};
 pub use network::Network;
 pub use objects::{Client, fetch_model, fetch_tensors, publish_model, store_tensors};
 pub use remote::Remote;

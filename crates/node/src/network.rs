@@ -4,16 +4,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
+use isobit_chain::{Chain, Genesis, Sequencing};
 use isobit_hub::BlobStore;
 use isobit_ledger::{Action, COIN, Params};
 use isobit_proof::Key;
 use isobit_runtime::{KernelSet, Options};
 
-use crate::{Chain, Client, Gateway, Honest, Local, NodeError, Run, Worker};
+use crate::{Client, Gateway, Honest, Local, NodeError, Run, Worker};
 
 /// Coins of the wallet of a new network, in base units.
 const WALLET: u128 = 1_000_000 * COIN;
+/// Coins that a node needs beside its stake, to send transactions.
+const GAS_MONEY: u128 = COIN;
 /// Coins of each node of a new network.
 const NODE: u128 = 2_000 * COIN;
 
@@ -35,8 +39,8 @@ impl std::fmt::Debug for Network {
 
 impl Network {
     /// Opens the network in a folder, or founds one there: a wallet with a million coins, and a node with a stake for
-    /// each kernel set given. Keys are in `keys/`, readable by their owner alone.
-    pub fn open(dir: &Path, sets: &[KernelSet]) -> Result<Self, NodeError> {
+    /// each kernel set given. There is a block whenever transactions wait, and `block_time` since the last one has passed. Keys are in `keys/`, readable by their owner alone.
+    pub fn open(dir: &Path, sets: &[KernelSet], block_time: Duration) -> Result<Self, NodeError> {
         let keys = dir.join("keys");
         std::fs::create_dir_all(&keys).map_err(|e| NodeError::Store(format!("{}: {e}", keys.display())))?;
         let wallet = Self::key(&keys, "wallet")?;
@@ -47,7 +51,8 @@ impl Network {
             .collect::<Result<Vec<_>, NodeError>>()?;
         let mut genesis = vec![(wallet.address(), WALLET)];
         genesis.extend(nodes.iter().map(|(k, _)| (k.address(), NODE)));
-        let chain = Arc::new(Chain::open(&dir.join("chain.redb"), Params::default(), &genesis)?);
+        let chain = Arc::new(Chain::open(&dir.join("chain"), Genesis::new(Params::default(), genesis))?);
+        chain.sequence(Sequencing { block_time, beneficiary: wallet.address() })?;
         let local = Local { chain, blobs: BlobStore::open(&dir.join("blobs"))? };
         let stop = Arc::new(AtomicBool::new(false));
         let mut network =
@@ -67,12 +72,12 @@ impl Network {
     /// tops up if need be).
     pub fn add_node(&mut self, key: Key, set: KernelSet, run: Box<dyn Run>) -> Result<(), NodeError> {
         let least = self.local.params()?.min_stake;
-        if self.local.stake(key.address())?.is_none() {
-            let (has, _) = self.local.account(key.address())?;
-            if has < least {
-                let to = key.address();
-                Client::new(&self.local, self.wallet.clone())?
-                    .act(Action::Transfer { to, amount: least - has })?;
+        let account = self.local.account(key.address())?;
+        if account.stake.is_none() {
+            let needs = least + GAS_MONEY;
+            if account.balance < needs {
+                let client = Client::new(&self.local, self.wallet.clone())?;
+                client.transfer(key.address(), needs - account.balance)?;
             }
             Client::new(&self.local, key.clone())?
                 .act(Action::Join { stake: least, endpoint: String::new() })?;

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use alloy_primitives::B256;
+use alloy_primitives::{Address, B256, Bytes, TxKind};
+use isobit_chain::{Order, ledger_order};
 use isobit_graph::{Manifest, Model, ModelObject};
-use isobit_ledger::{Action, Job, Level, Tx, job_id};
+use isobit_ledger::{Action, Inputs, Job, Level, Params, job_id};
 use isobit_proof::{Key, decode_set, encode_set};
 use isobit_tensor::{Hash, Tensor};
 
@@ -55,7 +56,7 @@ pub fn fetch_tensors(gateway: &dyn Gateway, root: &Hash) -> Result<Vec<(String, 
 pub struct Client<'a> {
     gateway: &'a dyn Gateway,
     key: Key,
-    chain_id: u64,
+    params: Params,
 }
 
 impl std::fmt::Debug for Client<'_> {
@@ -64,19 +65,62 @@ impl std::fmt::Debug for Client<'_> {
     }
 }
 
+/// The tip that is offered for a unit of gas.
+const TIP: u128 = 1_000_000;
+
 impl<'a> Client<'a> {
     /// The account of this key.
     pub fn new(gateway: &'a dyn Gateway, key: Key) -> Result<Self, NodeError> {
-        let chain_id = gateway.params()?.chain_id;
-        Ok(Self { gateway, key, chain_id })
+        let params = gateway.params()?;
+        Ok(Self { gateway, key, params })
     }
 
-    /// Signs an action with the next nonce and puts it into a block; returns the nonce it had.
-    pub fn act(&self, action: Action) -> Result<u64, NodeError> {
+    /// Signs an order with the next nonce and hands it in; the order's nonce, gas and price are found here.
+    fn send_order(&self, mut order: Order) -> Result<B256, NodeError> {
         let from = self.key.address();
-        let (_, nonce) = self.gateway.account(from)?;
-        self.gateway.submit(Tx { from, nonce, action }.sign(&self.key, self.chain_id))?;
-        Ok(nonce)
+        let gas = self.gateway.estimate(from, &order)?;
+        let account = self.gateway.account(from)?;
+        order.nonce = account.nonce;
+        // What others do before it may make it dearer: the first to do something pays for it.
+        order.gas = gas + gas / 2;
+        order.tip = TIP;
+        order.max_fee_per_gas = 2 * u128::from(account.base_fee) + TIP;
+        self.gateway.submit(&order.sign(&self.key, self.params.chain_id).1)
+    }
+
+    fn wait_for(&self, hash: B256) -> Result<u64, NodeError> {
+        let sent = self.gateway.wait_for(hash)?;
+        if sent.succeeded {
+            return Ok(sent.height);
+        }
+        let height = sent.height;
+        Err(NodeError::Refused(format!(
+            "it was reverted in block {height}, as what it rests on has changed; try again"
+        )))
+    }
+
+    /// Hands an action in and does not wait for its block; returns the transaction's hash.
+    pub fn send(&self, action: &Action) -> Result<B256, NodeError> {
+        self.send_order(ledger_order(action, &self.params))
+    }
+
+    /// Does an action and waits until it is in a block; returns the block's height.
+    pub fn act(&self, action: Action) -> Result<u64, NodeError> {
+        self.wait_for(self.send(&action)?)
+    }
+
+    /// Sends coins and waits until they are there; returns the block's height.
+    pub fn transfer(&self, to: Address, value: u128) -> Result<u64, NodeError> {
+        let order = Order {
+            nonce: 0,
+            gas: 0,
+            max_fee_per_gas: 0,
+            tip: 0,
+            to: TxKind::Call(to),
+            value,
+            data: Bytes::new(),
+        };
+        self.wait_for(self.send_order(order)?)
     }
 
     /// Posts a job and returns its id. The inputs must be stored before.
@@ -88,10 +132,11 @@ impl<'a> Client<'a> {
         replicas: u8,
         max_fee: u128,
     ) -> Result<B256, NodeError> {
-        let (model, inputs) = (B256::from(model.0), B256::from(inputs.0));
+        let (model, inputs) = (B256::from(model.0), Inputs::Root(B256::from(inputs.0)));
         let level = Level::of(replicas);
-        let nonce = self.act(Action::Post { model, inputs, seed, level, max_fee, deadline: 0 })?;
-        Ok(job_id(self.key.address(), nonce))
+        let count = self.gateway.account(self.key.address())?.posted;
+        self.act(Action::Post { model, inputs, seed, level, max_fee, deadline: 0, callback_gas: 0 })?;
+        Ok(job_id(self.key.address(), count))
     }
 
     /// Waits until a job has ended.

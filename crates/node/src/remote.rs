@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use alloy_primitives::{Address, B256, hex};
 use alloy_rlp::Decodable;
-use isobit_ledger::{Job, Params, SignedTx};
+use isobit_chain::Order;
+use isobit_ledger::{Job, Params};
 use isobit_tensor::Hash;
 use serde_json::Value;
 
-use crate::{Gateway, NodeError, Status};
+use crate::{Account, Gateway, NodeError, Sent, Status};
 
 /// Longest answer that is read.
 const MAX_ANSWER: u64 = 8 << 30;
@@ -96,6 +97,9 @@ impl Gateway for Remote {
             commit_window: number("commit_window")?,
             reveal_window: number("reveal_window")?,
             unbonding: number("unbonding")?,
+            max_jobs: number("max_jobs")?,
+            callback_price: amount("callback_price")?,
+            max_callback_gas: number("max_callback_gas")?,
             max_replicas: u8::try_from(number("max_replicas")?).map_err(|_| broken())?,
             slash_requester: u16::try_from(number("slash_requester")?).map_err(|_| broken())?,
             slash_burn: u16::try_from(number("slash_burn")?).map_err(|_| broken())?,
@@ -108,24 +112,54 @@ impl Gateway for Remote {
         serde_json::from_value(self.must("/v1/status")?).map_err(|e| self.fail("/v1/status", e))
     }
 
-    fn account(&self, address: Address) -> Result<(u128, u64), NodeError> {
+    fn account(&self, address: Address) -> Result<Account, NodeError> {
         let path = format!("/v1/accounts/{address}");
         let v = self.must(&path)?;
-        let balance = v.get("balance").and_then(Value::as_str).and_then(|s| s.parse().ok());
-        let account = balance.zip(v.get("nonce").and_then(Value::as_u64));
-        account.ok_or_else(|| self.fail(&path, "the answer is no account"))
+        let amount = |key: &str| v.get(key).and_then(Value::as_str).and_then(|s| s.parse().ok());
+        let number = |key: &str| v.get(key).and_then(Value::as_u64);
+        let account = || {
+            Some(Account {
+                balance: amount("balance")?,
+                nonce: number("nonce")?,
+                stake: amount("stake"),
+                posted: number("posted")?,
+                base_fee: number("base_fee")?,
+            })
+        };
+        account().ok_or_else(|| self.fail(&path, "the answer is no account"))
     }
 
-    fn stake(&self, node: Address) -> Result<Option<u128>, NodeError> {
-        let v = self.must(&format!("/v1/accounts/{node}"))?;
-        Ok(v.get("stake").and_then(Value::as_str).and_then(|s| s.parse().ok()))
+    fn estimate(&self, from: Address, order: &Order) -> Result<u64, NodeError> {
+        let path = "/v1/estimate";
+        let body = serde_json::json!({
+            "from": from, "to": order.to.to(), "value": order.value.to_string(), "data": order.data,
+        });
+        let v = self.json(path, Some(body.to_string().as_bytes()))?.unwrap_or_default();
+        v.get("gas").and_then(Value::as_u64).ok_or_else(|| self.fail(path, "the answer has no gas"))
     }
 
-    fn submit(&self, tx: SignedTx) -> Result<u64, NodeError> {
+    fn submit(&self, raw: &[u8]) -> Result<B256, NodeError> {
         let path = "/v1/transactions";
-        let v = self.json(path, Some(&tx.encode()))?;
-        let height = v.and_then(|v| v.get("height").and_then(Value::as_u64));
-        height.ok_or_else(|| self.fail(path, "the answer has no height"))
+        let v = self.json(path, Some(raw))?;
+        let hash = v.and_then(|v| v.get("hash").and_then(Value::as_str).and_then(|h| h.parse().ok()));
+        hash.ok_or_else(|| self.fail(path, "the answer has no hash"))
+    }
+
+    fn wait_for(&self, hash: B256) -> Result<Sent, NodeError> {
+        let path = format!("/v1/transactions/{hash}");
+        let v = self.must(&path)?;
+        let sent = v.get("height").and_then(Value::as_u64).zip(v.get("succeeded").and_then(Value::as_bool));
+        let (height, succeeded) = sent.ok_or_else(|| self.fail(&path, "the answer has no height"))?;
+        Ok(Sent { height, succeeded })
+    }
+
+    fn model_named(&self, name: &str) -> Result<Option<B256>, NodeError> {
+        let mut query = String::new();
+        for byte in name.bytes() {
+            query.push_str(&format!("%{byte:02x}"));
+        }
+        let v = self.json(&format!("/v1/names?name={query}"), None)?;
+        Ok(v.and_then(|v| v.get("model").and_then(Value::as_str).and_then(|m| m.parse().ok())))
     }
 
     fn job(&self, id: B256) -> Result<Option<Job>, NodeError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy_primitives::B256;
 use isobit_ledger::{Action, Job, Params, Phase, commitment};
@@ -15,6 +15,9 @@ use crate::{Client, Gateway, NodeError, fetch_model, fetch_tensors, store_tensor
 
 /// Models kept loaded.
 const MAX_SESSIONS: usize = 4;
+
+/// How long a transaction is waited for before it is sent again.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How outputs come about: everything between the run and the commitment.
 pub trait Run: Send {
@@ -42,6 +45,8 @@ pub struct Worker {
     sessions: BTreeMap<Hash, Arc<Session>>,
     /// Answers not yet revealed.
     answers: BTreeMap<B256, Answer>,
+    /// When something was last sent about a job in this phase.
+    sent: BTreeMap<(B256, u8), Instant>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -70,8 +75,8 @@ impl Worker {
     /// A worker for the node of this key.
     pub fn new(gateway: Arc<dyn Gateway>, key: Key, options: Options) -> Result<Self, NodeError> {
         let params = gateway.params()?;
-        let (sessions, answers) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { gateway, key, params, options, run: Box::new(Honest), sessions, answers })
+        let (sessions, answers, sent) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { gateway, key, params, options, run: Box::new(Honest), sessions, answers, sent })
     }
 
     /// The same worker with another way of answering.
@@ -104,8 +109,13 @@ impl Worker {
         let node = self.key.address();
         let jobs = self.gateway.assigned(node)?;
         self.answers.retain(|id, _| jobs.iter().any(|j| j.id == *id));
+        self.sent.retain(|(id, _), at| jobs.iter().any(|j| j.id == *id) && at.elapsed() < PATIENCE);
         for job in jobs {
             let Some(seat) = job.seat(node) else { continue };
+            let step = (job.id, job.phase() as u8);
+            if self.sent.contains_key(&step) {
+                continue; // it waits for a block
+            }
             let action = match job.phase() {
                 Phase::Assigned if seat.commitment.is_zero() => {
                     let answer = self.answer(&job)?;
@@ -129,7 +139,8 @@ impl Worker {
                 }
                 _ => continue,
             };
-            Client::new(&*self.gateway, self.key.clone())?.act(action)?;
+            Client::new(&*self.gateway, self.key.clone())?.send(&action)?;
+            self.sent.insert(step, Instant::now());
         }
         Ok(())
     }

@@ -53,10 +53,10 @@ impl Op for Arith {
 
 fn infer_binary(inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
     let (a, b) = (fact(inputs, 0), fact(inputs, 1));
-    if let (Some(a), Some(b)) = (a.dtype, b.dtype) {
-        if a != b {
-            return Err(OpError::input(format!("operands of types {a} and {b}; both must be of one type")));
-        }
+    if let (Some(a), Some(b)) = (a.dtype, b.dtype)
+        && a != b
+    {
+        return Err(OpError::input(format!("operands of types {a} and {b}; both must be of one type")));
     }
     if let Some(t) = a.dtype.or(b.dtype).filter(|&t| !number(t)) {
         return Err(OpError::unsupported_type(t));
@@ -170,10 +170,10 @@ fn arith_f32(ctx: &RunCtx<'_>, f: Binary, a: Tensor, b: Tensor) -> Result<Tensor
         if let Some(split) = split(b.shape(), &shape) {
             return repeat(ctx, f, a, &b, split, false);
         }
-    } else if b.shape() == &shape[..] {
-        if let Some(split) = split(a.shape(), &shape) {
-            return repeat(ctx, f, b, &a, split, true);
-        }
+    } else if b.shape() == &shape[..]
+        && let Some(split) = split(a.shape(), &shape)
+    {
+        return repeat(ctx, f, b, &a, split, true);
     }
     let mut out = ctx.memory.alloc::<f32>(&shape)?;
     zip(&shape, (a.as_slice()?, a.shape()), (b.as_slice()?, b.shape()), &mut out, |&a, &b| f.scalar(a, b));

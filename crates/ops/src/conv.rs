@@ -79,13 +79,13 @@ impl Conv {
                 w.len()
             )));
         }
-        if let (Some(c), Some(gc)) = (x[1], w[1]) {
-            if gc.checked_mul(self.groups) != Some(c) {
-                return Err(OpError::shape(format!(
-                    "{c} input channels, but weights for {} groups of {gc}",
-                    self.groups
-                )));
-            }
+        if let (Some(c), Some(gc)) = (x[1], w[1])
+            && gc.checked_mul(self.groups) != Some(c)
+        {
+            return Err(OpError::shape(format!(
+                "{c} input channels, but weights for {} groups of {gc}",
+                self.groups
+            )));
         }
         if let Some(m) = w[0].filter(|m| m % self.groups != 0) {
             return Err(OpError::shape(format!("{m} filters do not divide into {} groups", self.groups)));
@@ -134,10 +134,11 @@ impl Op for Conv {
         let output = settled(g.output.clone())?;
         let mut shape = vec![x.shape()[0], filters];
         shape.extend(&output);
-        if x.rank() <= 4 && x.dtype() != DType::F64 {
-            if let Some((y, done)) = self.planes(ctx, (x, w, b), &g, &shape, tail)? {
-                return Ok((vec![y], done));
-            }
+        if x.rank() <= 4
+            && x.dtype() != DType::F64
+            && let Some((y, done)) = self.planes(ctx, (x, w, b), &g, &shape, tail)?
+        {
+            return Ok((vec![y], done));
         }
         let axes =
             (0..output.len()).map(|d| vec![Axis::forward(&g, d, x.shape()[2 + d], output[d])]).collect();
@@ -237,13 +238,13 @@ impl Transposed {
                 w.len()
             )));
         }
-        if let (Some(c), Some(wc)) = (x[1], w[0]) {
-            if c != wc || c % self.groups != 0 {
-                return Err(OpError::shape(format!(
-                    "{c} input channels in {} groups, but weights for {wc}",
-                    self.groups
-                )));
-            }
+        if let (Some(c), Some(wc)) = (x[1], w[0])
+            && (c != wc || c % self.groups != 0)
+        {
+            return Err(OpError::shape(format!(
+                "{c} input channels in {} groups, but weights for {wc}",
+                self.groups
+            )));
         }
         let kernel: Option<Vec<usize>> = w[2..].iter().copied().collect();
         let (padding, shape) = (self.output_padding.as_deref(), self.output_shape.as_deref());

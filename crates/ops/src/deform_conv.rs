@@ -96,7 +96,7 @@ impl DeformConv {
         let g = self.conv.geometry(&known(x), &known(w))?;
         let g = g.ok_or_else(|| OpError::shape("unknown extents"))?;
         let output = settled(g.output.clone())?;
-        if x[1] % self.offset_groups != 0 {
+        if !x[1].is_multiple_of(self.offset_groups) {
             let n = self.offset_groups;
             return Err(OpError::shape(format!("{} channels do not divide into {n} offset groups", x[1])));
         }

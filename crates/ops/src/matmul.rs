@@ -114,10 +114,10 @@ impl Op for MatMul {
         let extents = |s: &[Option<usize>]| s.iter().map(|&d| Extent(d)).collect::<Vec<_>>();
         let (a, b, vector) = split_operands(&extents(ashape), &extents(bshape))?;
         let ((ab, am), (bb, bm)) = (a.split_at(a.len() - 2), b.split_at(b.len() - 2));
-        if let (Some(p), Some(q)) = (am[1].0, bm[0].0) {
-            if p != q {
-                return Err(mismatch(ashape, bshape));
-            }
+        if let (Some(p), Some(q)) = (am[1].0, bm[0].0)
+            && p != q
+        {
+            return Err(mismatch(ashape, bshape));
         }
         let plain = |s: &[Extent]| s.iter().map(|e| e.0).collect::<Vec<_>>();
         let batch = broadcast_dims(&[&plain(ab), &plain(bb)])?;
@@ -370,10 +370,10 @@ impl Op for Gemm {
         }
         let (Some(ashape), Some(bshape)) = (&a.shape, &b.shape) else { return Ok(vec![Fact::typed(dtype)]) };
         let (m, k, kb, n) = self.extents(ashape, bshape)?;
-        if let (Some(p), Some(q)) = (k, kb) {
-            if p != q {
-                return Err(mismatch(ashape, bshape));
-            }
+        if let (Some(p), Some(q)) = (k, kb)
+            && p != q
+        {
+            return Err(mismatch(ashape, bshape));
         }
         Ok(vec![Fact::new(dtype, Some(vec![m, n]))])
     }
@@ -415,11 +415,11 @@ impl Op for Gemm {
         if let Some(t) = others.into_iter().flatten().find(|t| *t != dtype) {
             return Err(OpError::input(format!("operands of types {dtype} and {t}")));
         }
-        if let Some(c) = &c {
-            if broadcast(&[c.shape(), &[m, n]])?[..] != [m, n] {
-                let own = c.shape();
-                return Err(OpError::shape(format!("C of shape {own:?} does not broadcast to [{m}, {n}]")));
-            }
+        if let Some(c) = &c
+            && broadcast(&[c.shape(), &[m, n]])?[..] != [m, n]
+        {
+            let own = c.shape();
+            return Err(OpError::shape(format!("C of shape {own:?} does not broadcast to [{m}, {n}]")));
         }
         if dtype == DType::F64 {
             return Ok((vec![self.double(ctx, a, inputs.get(1)?, c)?], 0));

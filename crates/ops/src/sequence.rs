@@ -105,10 +105,10 @@ by_reference!(Insert, |ctx, inputs| {
     let n = items.len();
     let at = inputs.opt(2).map(int).transpose()?.map_or(Ok(n), |i| position(i, n, n + 1))?;
     let item = inputs.take_datum(1).ok_or_else(|| OpError::input("input 1 is missing"))?;
-    if let (Some(a), Some(b)) = (items.first().and_then(Datum::dtype), item.dtype()) {
-        if a != b {
-            return Err(OpError::input(format!("an item of {b} for a sequence of {a}")));
-        }
+    if let (Some(a), Some(b)) = (items.first().and_then(Datum::dtype), item.dtype())
+        && a != b
+    {
+        return Err(OpError::input(format!("an item of {b} for a sequence of {a}")));
     }
     items.insert(at, item);
     Datum::sequence(items)

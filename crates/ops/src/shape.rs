@@ -175,10 +175,10 @@ fn reshaped(dims: &[Option<usize>], target: &[i64], allow_zero: bool) -> Result<
             _ => None,
         };
     }
-    if let (Some(n), Some(m)) = (product(dims), product(&out)) {
-        if n != m {
-            return Err(refuse(&format!("{n} elements against {m}")));
-        }
+    if let (Some(n), Some(m)) = (product(dims), product(&out))
+        && n != m
+    {
+        return Err(refuse(&format!("{n} elements against {m}")));
     }
     Ok(out)
 }

@@ -188,7 +188,7 @@ impl Split {
         let n = self.outputs;
         let Some(sizes) = sizes else {
             let each = extent.div_ceil(n);
-            if !self.equal && extent % n != 0 {
+            if !self.equal && !extent.is_multiple_of(n) {
                 return Err(OpError::shape(format!("an extent of {extent} is not {n} equal parts")));
             }
             return Ok((0..n).map(|i| each.min(extent.saturating_sub(i * each))).collect());

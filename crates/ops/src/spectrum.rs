@@ -80,7 +80,7 @@ fn root(j: usize, n: usize) -> Complex {
 }
 
 fn smallest_factor(n: usize) -> usize {
-    (2..).take_while(|p| p * p <= n).find(|p| n % p == 0).unwrap_or(n)
+    (2..).take_while(|p| p * p <= n).find(|p| n.is_multiple_of(*p)).unwrap_or(n)
 }
 
 /// Multiplications of a transform: n times the sum of its prime factors.

@@ -24,4 +24,6 @@ pub mod verify;
 
 pub use key::{Key, KeyError};
 pub use receipt::{FORMAT, Outcome, PROFILE, Receipt, ReceiptError, SignedReceipt};
-pub use roots::{decode_set, encode_set, set_root, tensors_root};
+pub use roots::{
+    TensorsError, decode_set, decode_tensors, encode_set, encode_tensors, set_root, tensors_root,
+};

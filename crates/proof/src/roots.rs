@@ -45,9 +45,91 @@ pub fn decode_set(bytes: &[u8]) -> Option<Vec<(String, Hash)>> {
     Some(set)
 }
 
+const TENSORS: &[u8; 8] = b"isobitV1";
+
+/// Named tensors themselves, in order: `isobitV1`, then for each its name's length (u64 little-endian), its name in UTF-8, the
+/// length of its canonical encoding (u64 little-endian), and that encoding.
+pub fn encode_tensors<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Vec<u8> {
+    let mut bytes = TENSORS.to_vec();
+    for (name, tensor) in tensors {
+        for part in [name.as_bytes(), &tensor.to_canonical()] {
+            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(part);
+        }
+    }
+    bytes
+}
+
+/// Bytes that [`encode_tensors`] does not write.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TensorsError {
+    /// Another beginning.
+    #[error("they do not begin with isobitV1")]
+    Magic,
+    /// They end in the middle, or a name is too long or no UTF-8.
+    #[error("tensor {0} is cut short, or its name is malformed")]
+    Cut(usize),
+    /// Too many tensors.
+    #[error("there are more than {MAX_TENSORS} tensors")]
+    TooMany,
+    /// A tensor's own encoding.
+    #[error("tensor '{name}': {source}")]
+    Tensor {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        source: isobit_tensor::TensorError,
+    },
+}
+
+/// Reads what [`encode_tensors`] writes, and nothing else.
+pub fn decode_tensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, TensorsError> {
+    fn part(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (length, tail) = rest.split_first_chunk::<8>()?;
+        tail.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+    }
+    let mut rest = bytes.strip_prefix(TENSORS).ok_or(TensorsError::Magic)?;
+    let mut set = Vec::new();
+    while !rest.is_empty() {
+        let cut = TensorsError::Cut(set.len());
+        if set.len() == MAX_TENSORS {
+            return Err(TensorsError::TooMany);
+        }
+        let (name, tail) = part(rest).filter(|(n, _)| n.len() <= MAX_NAME).ok_or(cut.clone())?;
+        let name = std::str::from_utf8(name).map_err(|_| cut.clone())?.to_owned();
+        let (tensor, tail) = part(tail).ok_or(cut)?;
+        let tensor = Tensor::from_canonical(tensor)
+            .map_err(|source| TensorsError::Tensor { name: name.clone(), source })?;
+        set.push((name, tensor));
+        rest = tail;
+    }
+    Ok(set)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tensors_round_trip_and_cuts_are_refused() {
+        let a = Tensor::new(&[2, 1], vec![1.5f32, -2.0]).unwrap();
+        let b = Tensor::new(&[], vec![7i64]).unwrap();
+        let bytes = encode_tensors([("a", &a), ("", &b)]);
+        let set = decode_tensors(&bytes).unwrap();
+        assert_eq!(encode_tensors(set.iter().map(|(n, t)| (n.as_str(), t))), bytes);
+        let root = |set: &[(String, Tensor)]| tensors_root(set.iter().map(|(n, t)| (n.as_str(), t)));
+        assert_eq!(root(&set), tensors_root([("a", &a), ("", &b)]));
+        for cut in 0..bytes.len() {
+            assert!(
+                decode_tensors(&bytes[..cut]).is_ok_and(|s| s.len() < 2)
+                    || decode_tensors(&bytes[..cut]).is_err()
+            );
+        }
+        let mut long = bytes;
+        long[8..16].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(decode_tensors(&long).err(), Some(TensorsError::Cut(0)));
+    }
 
     #[test]
     fn sets_round_trip_and_cuts_are_refused() {

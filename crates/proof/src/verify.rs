@@ -147,10 +147,10 @@ pub fn verify(signed: &SignedReceipt, again: &mut impl ReExecute) -> Report {
     let run = again.run(r.seed).map_err(|e| e.to_string());
     let found = run.as_ref().map(|e| outcome(e.outcome)).map_err(Clone::clone);
     report.compare(Field::Outcome, outcome(r.outcome), found);
-    if let (Ok(e), Some(finding)) = (&run, report.findings.last_mut()) {
-        if !e.why.is_empty() {
-            finding.detail += &format!(" ({})", e.why);
-        }
+    if let (Ok(e), Some(finding)) = (&run, report.findings.last_mut())
+        && !e.why.is_empty()
+    {
+        finding.detail += &format!(" ({})", e.why);
     }
     report.compare(Field::Cost, r.cost.to_string(), run.map(|e| e.cost.to_string()));
     report

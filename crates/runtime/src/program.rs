@@ -141,10 +141,10 @@ impl Program {
         let Step::Op(op) = &self.steps[step] else { return };
         for &operand in op.taken() {
             let Some(v) = self.graph.nodes[step].inputs.get(operand).copied().flatten() else { continue };
-            if uses.of(v) == [(step, operand)] {
-                if let Some(t) = self.graph.initializers.remove(&v) {
-                    self.taken.insert(v, Fact::fixed(t.dtype(), t.shape()));
-                }
+            if uses.of(v) == [(step, operand)]
+                && let Some(t) = self.graph.initializers.remove(&v)
+            {
+                self.taken.insert(v, Fact::fixed(t.dtype(), t.shape()));
             }
         }
     }

@@ -47,12 +47,12 @@ pub(crate) fn give(buffer: Vec<f32>) {
     }
     // A thread that ends has no list any more.
     let _ = SPARE.try_with(|spare| {
-        if let Ok(mut spare) = spare.try_borrow_mut() {
-            if let Some(Spare(list)) = spare.as_mut() {
-                list.push(buffer);
-                while list.len() > KEPT || list.iter().map(Vec::capacity).sum::<usize>() > KEPT_ELEMENTS {
-                    list.remove(0);
-                }
+        if let Ok(mut spare) = spare.try_borrow_mut()
+            && let Some(Spare(list)) = spare.as_mut()
+        {
+            list.push(buffer);
+            while list.len() > KEPT || list.iter().map(Vec::capacity).sum::<usize>() > KEPT_ELEMENTS {
+                list.remove(0);
             }
         }
     });

@@ -50,7 +50,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let start = Instant::now();
     let dir = tempfile::tempdir().context("no temporary folder")?;
     let sets = unlike_sets();
-    let mut network = Network::open(dir.path(), &sets)?;
+    let mut network = Network::open(dir.path(), &sets, Duration::ZERO)?;
     let names = sets.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
     say(&format!("network   one hub, one ledger, {} nodes with kernel sets {names}", sets.len()));
 
@@ -67,7 +67,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
 
     let samples = samples(args.images as usize)?;
     let before = balances(&network)?;
-    let coins_before = network.gateway().chain.read(|s| s.total_coins());
+    let coins_before = total_coins(&network)?;
     let jobs = classify(&network, address, &samples.images, json)?;
     let after = balances(&network)?;
     let found = judge(&network, &jobs, &samples)?;
@@ -90,7 +90,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     ));
     let mut rows = vec![["account", "before", "after"].map(str::to_owned).to_vec()];
     rows.extend(
-        before.iter().zip(&after).map(|(b, a)| vec![b.0.clone(), coins::text(b.2), coins::text(a.2)]),
+        before.iter().zip(&after).map(|(b, a)| vec![b.0.clone(), coins::short(b.2), coins::short(a.2)]),
     );
     say(&output::table(&rows));
 
@@ -106,7 +106,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
             "did NOT settle"
         },
     ));
-    let coins_after = network.gateway().chain.read(|s| s.total_coins());
+    let coins_after = total_coins(&network)?;
     say(&format!("coins     {} before, {} after", coins::text(coins_before), coins::text(coins_after)));
 
     let command = leave_receipt(&network, &args.out, &jobs[0], &samples.images[0])?;
@@ -163,16 +163,26 @@ fn samples(n: usize) -> Result<Samples> {
 /// Name, address and coins (at hand and at stake) of every account.
 fn balances(network: &Network) -> Result<Vec<(String, Address, u128)>> {
     let gateway = network.gateway();
-    let treasury = gateway.params()?.treasury;
+    let params = gateway.params()?;
     let mut accounts = vec![("requester".to_owned(), network.wallet().address())];
     for (i, (key, set)) in network.nodes().iter().enumerate() {
         accounts.push((format!("node {} ({set}), with stake", i + 1), key.address()));
     }
-    accounts.push(("treasury".into(), treasury));
+    accounts.push(("treasury".into(), params.treasury));
+    accounts.push(("burnt for gas".into(), params.burn));
     accounts
         .into_iter()
-        .map(|(name, a)| Ok((name, a, gateway.account(a)?.0 + gateway.stake(a)?.unwrap_or(0))))
+        .map(|(name, address)| {
+            let account = gateway.account(address)?;
+            Ok((name, address, account.balance + account.stake.unwrap_or(0)))
+        })
         .collect()
+}
+
+/// All coins there are, counted one by one.
+fn total_coins(network: &Network) -> Result<u128> {
+    let coins = network.gateway().chain.head().check_coins()?;
+    Ok(coins.balances + coins.staked + coins.unbonding + coins.escrow)
 }
 
 /// Posts one job an image and waits for all.
@@ -183,13 +193,13 @@ fn classify(network: &Network, model: Hash, images: &[Tensor], json: bool) -> Re
     for image in images {
         let inputs = store_tensors(network.gateway(), &[("image".to_owned(), image.clone())])?;
         ids.push(client.post(model, inputs, 0, REPLICAS, MAX_FEE)?);
-        let open = network.gateway().chain.read(|s| s.jobs.len());
+        let open = network.gateway().chain.head().open_jobs() as usize;
         bar.set_position((ids.len() - open.min(ids.len())) as u64);
     }
     let mut jobs = Vec::with_capacity(ids.len());
     for id in ids {
         jobs.push(client.wait(id, PATIENCE)?);
-        let open = network.gateway().chain.read(|s| s.jobs.len());
+        let open = network.gateway().chain.head().open_jobs() as usize;
         bar.set_position((images.len() - open.min(images.len())) as u64);
     }
     bar.finish_and_clear();
@@ -252,7 +262,7 @@ fn catch_a_liar(network: &mut Network, model: Hash, images: &[Tensor]) -> Result
     let key = Key::generate();
     let liar = key.address();
     network.add_node(key, KernelSet::best(), Box::new(Liar))?;
-    let stake = |n: &Network| -> Result<u128> { Ok(n.gateway().stake(liar)?.unwrap_or(0)) };
+    let stake = |n: &Network| -> Result<u128> { Ok(n.gateway().account(liar)?.stake.unwrap_or(0)) };
     let stake_before = stake(network)?;
     let client = Client::new(network.gateway(), network.wallet().clone())?;
     for image in images.iter().cycle().take(100) {

@@ -55,12 +55,13 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    if gateway.stake(address)?.is_none() {
+    let account = gateway.account(address)?;
+    if account.stake.is_none() {
         let stake = args.stake.unwrap_or(gateway.params()?.min_stake);
-        let (has, _) = gateway.account(address)?;
-        if has < stake {
+        let has = account.balance;
+        if has <= stake {
             bail!(
-                "node {address} has {}, the stake is {}; send it coins with `isobit wallet send {address} COINS`",
+                "node {address} has {}, the stake is {}, and it needs some for gas; send it coins with `isobit wallet send {address} COINS`",
                 coins::text(has),
                 coins::text(stake)
             );
@@ -70,7 +71,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let set = args.kernels.unwrap_or_else(KernelSet::best);
     let options = Options::default().kernel_set(set).threads(args.threads.unwrap_or_else(model::cores));
     let mut worker = Worker::new(Arc::new(gateway.clone()), key, options)?;
-    let stake = gateway.stake(address)?.unwrap_or(0);
+    let stake = gateway.account(address)?.stake.unwrap_or(0);
     if json {
         output::json(
             &serde_json::json!({ "node": address, "stake": stake.to_string(), "kernel_set": set.name() }),

@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use isobit_node::{Network, serve};
@@ -25,13 +26,17 @@ pub(crate) struct Args {
     /// Nodes to run in this process; 0 for none (nodes can join from elsewhere with `isobit node`).
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=15))]
     nodes: u8,
+    /// Least time between two blocks, in milliseconds. Wallets expect 300 or more.
+    #[arg(long, default_value_t = 300, value_name = "MS")]
+    block_time: u64,
 }
 
 pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let dir = home::data(args.data.as_deref())?;
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let best = KernelSet::best();
-    let mut network = Network::open(&dir, &vec![best; usize::from(args.nodes)])?;
+    let block_time = Duration::from_millis(args.block_time);
+    let mut network = Network::open(&dir, &vec![best; usize::from(args.nodes)], block_time)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(&args.listen)
@@ -54,12 +59,12 @@ fn announce(network: &Network, dir: &std::path::Path, url: &str, json: bool) {
     if json {
         output::json(&serde_json::json!({
             "url": url, "data": dir, "wallet": wallet, "nodes": nodes,
-            "height": network.gateway().chain.height(),
+            "height": network.gateway().chain.head().header.number,
         }));
         return;
     }
-    let balance = network.gateway().chain.read(|s| s.balance(wallet));
-    output::line(&format!("network   {url}, height {}", network.gateway().chain.height()));
+    let balance = network.gateway().chain.head().balance(wallet).unwrap_or(0);
+    output::line(&format!("network   {url}, height {}", network.gateway().chain.head().header.number));
     output::line(&format!("data      {}", dir.display()));
     output::line(&format!("wallet    {wallet}, {}", coins::text(balance)));
     for (key, set) in network.nodes() {

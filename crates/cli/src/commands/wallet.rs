@@ -3,7 +3,6 @@ use std::process::ExitCode;
 use alloy_primitives::Address;
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use isobit_ledger::Action;
 use isobit_node::{Client, Gateway};
 use isobit_proof::Key;
 
@@ -63,8 +62,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
                 None => args.network.key()?.address(),
             };
             let gateway = args.network.gateway();
-            let (balance, nonce) = gateway.account(address)?;
-            let stake = gateway.stake(address)?;
+            let isobit_node::Account { balance, nonce, stake, .. } = gateway.account(address)?;
             let value = serde_json::json!({
                 "address": address, "balance": balance.to_string(), "nonce": nonce,
                 "stake": stake.map(|s| s.to_string()),
@@ -76,7 +74,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         }
         Command::Send { to, coins } => {
             let gateway = args.network.gateway();
-            Client::new(&gateway, args.network.key()?)?.act(Action::Transfer { to, amount: coins })?;
+            Client::new(&gateway, args.network.key()?)?.transfer(to, coins)?;
             say(json, serde_json::json!({ "to": to, "sent": coins.to_string() }), || {
                 format!("sent {} to {to}", coins::text(coins))
             });

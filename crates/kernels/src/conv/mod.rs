@@ -108,7 +108,7 @@ pub fn conv2d(
     epilogue: &Epilogue<'_>,
     y: &mut [f32],
 ) {
-    assert!(c.groups > 0 && c.channels % c.groups == 0 && c.filters % c.groups == 0);
+    assert!(c.groups > 0 && c.channels.is_multiple_of(c.groups) && c.filters.is_multiple_of(c.groups));
     let (gc, gm, taps, pixels) = (c.group_channels(), c.group_filters(), c.taps(), c.pixels());
     let plane = c.input[0] * c.input[1];
     assert_eq!(x.len(), c.batch * c.channels * plane);

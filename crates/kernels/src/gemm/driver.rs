@@ -417,5 +417,5 @@ impl Product<'_> {
 /// Whether the rows of A can be read where they lie: their steps side by side, and the rows not all in the same
 /// sets of the first-level cache.
 fn direct(a: &View<'_>) -> bool {
-    a.col_stride == 1 && a.row_stride % 512 != 0
+    a.col_stride == 1 && !a.row_stride.is_multiple_of(512)
 }

@@ -1,8 +1,5 @@
 //! The inner tiles, one an instruction set: `mr` rows by `NR` columns, all accumulators in registers.
 
-// AVX-512 is compiled by compilers that have it (build.rs); older ones leave it out.
-#![allow(clippy::incompatible_msrv)]
-
 use crate::KernelSet;
 
 /// Most rows of a tile, and its columns, for a kernel set.

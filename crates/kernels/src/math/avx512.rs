@@ -2,8 +2,6 @@
 //! `isobit_numerics::elementary`: a program's error is below [`BOUND`], and where rounding both ends of that interval gives
 //! one f32, this is the correctly rounded result; the definition decides about the others.
 
-#![allow(clippy::incompatible_msrv)] // compiled by compilers that have AVX-512 (build.rs)
-
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 

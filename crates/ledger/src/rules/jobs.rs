@@ -1,17 +1,26 @@
 //! A job's life, from posting to settlement or refund.
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, Bytes};
 use isobit_tensor::Hash;
 
 use super::Rules;
 use crate::job::{End, Phase, Reveal, Seat, commitment, job_id};
-use crate::{Action, Event, Job, Level, Storage, TxError};
+use crate::{Action, Answer, Callback, Event, Inputs, Job, Level, Storage, TxError};
+
+/// The root of tensors that are given as bytes.
+fn set_root(tensors: &[u8]) -> Result<B256, TxError> {
+    let set = isobit_proof::decode_tensors(tensors).map_err(|e| TxError::Tensors(e.to_string()))?;
+    let root = isobit_proof::tensors_root(set.iter().map(|(name, t)| (name.as_str(), t)));
+    Ok(B256::from(root.0))
+}
 
 impl<S: Storage> Rules<'_, S> {
-    pub(super) fn post(&mut self, from: Address, nonce: u64, action: &Action) -> Result<(), TxError> {
-        let Action::Post { model, inputs, seed, level, max_fee, deadline } = *action else {
+    pub(super) fn post(&mut self, from: Address, action: &Action) -> Result<(), TxError> {
+        let Action::Post { model, inputs, seed, level, max_fee, deadline, callback_gas } = action else {
             unreachable!("the caller has matched it")
         };
+        let (model, seed, level) = (*model, *seed, *level);
+        let (max_fee, deadline, callback_gas) = (*max_fee, *deadline, *callback_gas);
         let wanted = level.replicas().ok_or(TxError::Level(level))?;
         let fits = match level {
             Level::Replicated(n) => (2..=self.params.max_replicas).contains(&n),
@@ -24,17 +33,30 @@ impl<S: Storage> Rules<'_, S> {
         if deadline != 0 && deadline <= height {
             return Err(TxError::Deadline { deadline, height });
         }
+        let most = self.params.max_callback_gas;
+        if callback_gas > most {
+            return Err(TxError::CallbackGas { gas: callback_gas, most });
+        }
         let unit_fee = self.storage.model(model).ok_or(TxError::NoModel(model))?.unit_fee;
         let least = self.params.node_fee(0).saturating_mul(wanted.into());
         if max_fee < least {
             return Err(TxError::Fee { fee: max_fee, least });
         }
-        let active = self.active().len();
+        let active = self.storage.active_nodes(self.params);
         if active < usize::from(wanted) {
             return Err(TxError::TooFewNodes { wanted, active });
         }
-        self.debit(from, max_fee)?;
-        let id = job_id(from, nonce);
+        if self.storage.open_jobs() >= self.params.max_jobs {
+            return Err(TxError::Busy(self.params.max_jobs));
+        }
+        let (inputs, tensors) = match inputs {
+            Inputs::Root(root) => (*root, Bytes::new()),
+            Inputs::Tensors(bytes) => (set_root(bytes)?, bytes.clone()),
+        };
+        let callback = self.params.callback_fee(callback_gas);
+        self.storage.take(from, max_fee.saturating_add(callback))?;
+        self.storage.give(self.params.treasury, callback);
+        let id = job_id(from, self.storage.count_job(from));
         let job = Job {
             id,
             requester: from,
@@ -50,11 +72,19 @@ impl<S: Storage> Rules<'_, S> {
             phase: Phase::Posted,
             round: 0,
             seats: Vec::new(),
+            callback_gas,
             fee: 0,
             royalty: 0,
         };
         self.storage.set_job(id, Some(job));
-        self.events.push(Event::Posted { job: id, requester: from });
+        self.events.push(Event::Posted { job: id, requester: from, model, inputs, tensors });
+        Ok(())
+    }
+
+    pub(super) fn provide(&mut self, tensors: &Bytes) -> Result<(), TxError> {
+        let root = set_root(tensors)?;
+        self.storage.set_tensors(root, tensors.clone());
+        self.events.push(Event::Provided { root });
         Ok(())
     }
 
@@ -248,9 +278,9 @@ impl<S: Storage> Rules<'_, S> {
         let slashed = end == End::Slashed;
         let (requester, burnt, treasury) =
             if slashed { self.params.split_slash(amount) } else { (0, 0, amount) };
-        self.credit(job.requester, requester);
-        self.credit(self.params.burn, burnt);
-        self.credit(self.params.treasury, treasury);
+        self.storage.give(job.requester, requester);
+        self.storage.give(self.params.burn, burnt);
+        self.storage.give(self.params.treasury, treasury);
         self.events.push(Event::Penalised { job: job.id, node, amount, slashed });
     }
 
@@ -269,7 +299,7 @@ impl<S: Storage> Rules<'_, S> {
             job.royalty = job.unit_fee.saturating_mul(cost.into()).min(job.max_fee - paid);
             paid += job.royalty;
             let owner = self.storage.model(job.model).expect("models are never removed").owner;
-            self.credit(owner, job.royalty);
+            self.storage.give(owner, job.royalty);
         }
         for at in 0..job.seats.len() {
             let seat = &job.seats[at];
@@ -284,17 +314,23 @@ impl<S: Storage> Rules<'_, S> {
                 Some(_) => End::Slashed,
             };
             if end == End::Paid {
-                self.credit(seat.node, job.fee);
+                self.storage.give(seat.node, job.fee);
             }
             self.close(&mut job, at, end);
         }
         let returned = job.max_fee - paid;
-        self.credit(job.requester, returned);
+        self.storage.give(job.requester, returned);
         job.phase = if agreed.is_some() { Phase::Settled } else { Phase::Refunded };
         self.events.push(match job.phase {
             Phase::Settled => Event::Settled { job: job.id, paid, returned },
             _ => Event::Refunded { job: job.id, returned },
         });
+        let (outputs, failure, cost) = agreed.unwrap_or_default();
+        let answer = Answer { settled: agreed.is_some(), outputs, failure, cost, paid };
+        self.storage.set_answer(&job, answer);
+        if job.callback_gas > 0 {
+            self.storage.push_callback(Callback { job: job.id, to: job.requester, gas: job.callback_gas });
+        }
         Some(job)
     }
 }

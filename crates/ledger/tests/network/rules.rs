@@ -2,9 +2,7 @@
 
 use crate::world::{MODEL, STAKE, World};
 use alloy_primitives::{Address, B256};
-use isobit_ledger::{
-    Action, Block, BlockError, COIN, End, Event, Level, Params, Phase, State, Tx, TxError, execute_block,
-};
+use isobit_ledger::{Action, Answer, COIN, Callback, End, Event, Inputs, Level, Phase, State, TxError};
 
 fn nodes(job: &isobit_ledger::Job) -> Vec<Address> {
     job.seats.iter().map(|s| s.node).collect()
@@ -146,11 +144,12 @@ fn the_fee_is_capped_by_what_the_requester_offered() {
     let mut w = World::new(3);
     let p = w.state.params.clone();
     let max_fee = 3 * p.base_fee + 300 * p.unit_price; // 100 units a node; the answers claim 1,000
-    let Action::Post { model, inputs, seed, level, deadline, .. } = w.post_action(Level::Replicated(3))
+    let Action::Post { model, inputs, seed, level, deadline, callback_gas, .. } =
+        w.post_action(Level::Replicated(3))
     else {
         panic!()
     };
-    w.act(0, Action::Post { model, inputs, seed, level, max_fee, deadline }).unwrap();
+    w.act(0, Action::Post { model, inputs, seed, level, max_fee, deadline, callback_gas }).unwrap();
     w.wait(1);
     let job = w.state.jobs.values().next().unwrap().clone();
     assert_eq!(job.cost_limit(&p), 300 * 2 / 7, "three nodes at 1 and the owner at 1/2 a unit");
@@ -181,11 +180,11 @@ fn the_draw_is_by_stake_without_repetition_and_unknown_at_posting() {
     assert_eq!(all.len(), 4);
 
     // The same posting in another block is drawn differently: the beacon is the hash of the block that it is in.
-    let draws = (0..10).map(|i| {
+    let draws = (0..10u64).map(|i| {
         let mut w = World::new(4);
-        let post = w.tx(0, w.post_action(Level::Replicated(2)));
-        let noise = w.tx(5, Action::Transfer { to: rich, amount: i });
-        w.block(&[post, noise]);
+        let tensor = isobit_tensor::Tensor::new(&[], vec![i]).unwrap();
+        let tensors = isobit_proof::encode_tensors([("noise", &tensor)]).into();
+        w.block(&[(0, w.post_action(Level::Replicated(2))), (5, Action::Provide { tensors })]);
         w.wait(1);
         nodes(w.state.jobs.values().next().unwrap())
     });
@@ -198,8 +197,8 @@ fn too_few_nodes_at_the_draw_wait_and_then_refund() {
     for comes in [true, false] {
         let mut w = World::new(2);
         let before = w.state.balance(w.keys[0].address());
-        let (post, leave) = (w.tx(0, w.post_action(Level::Replicated(2))), w.tx(1, Action::Leave));
-        assert!(w.block(&[post, leave]).refused.is_empty());
+        let (post, leave) = ((0, w.post_action(Level::Replicated(2))), (1, Action::Leave));
+        assert_eq!(w.block(&[post, leave]), []);
         w.wait(3);
         assert_eq!(w.state.jobs.values().next().unwrap().phase(), Phase::Posted);
         if comes {
@@ -218,12 +217,13 @@ fn a_deadline_of_the_requester_ends_the_wait_and_penalises_nobody() {
     // Who has committed by the deadline, and what becomes of the job.
     for (committed, phase) in [(0, Phase::Refunded), (1, Phase::Refunded), (2, Phase::Settled)] {
         let mut w = World::new(7);
-        let Action::Post { model, inputs, seed, level, max_fee, .. } = w.post_action(Level::Replicated(3))
+        let Action::Post { model, inputs, seed, level, max_fee, callback_gas, .. } =
+            w.post_action(Level::Replicated(3))
         else {
             panic!()
         };
         let deadline = w.state.height + 6;
-        w.act(0, Action::Post { model, inputs, seed, level, max_fee, deadline }).unwrap();
+        w.act(0, Action::Post { model, inputs, seed, level, max_fee, deadline, callback_gas }).unwrap();
         w.wait(1);
         let job = w.state.jobs.values().next().unwrap().clone();
         for node in &nodes(&job)[..committed] {
@@ -253,11 +253,12 @@ fn refusals_change_nothing() {
     let outsider = (1..7).map(|i| w.keys[i].address()).find(|a| job.seat(*a).is_none()).unwrap();
     let post = |model, level, max_fee, deadline| Action::Post {
         model,
-        inputs: B256::ZERO,
+        inputs: Inputs::Root(B256::ZERO),
         seed: 0,
         level,
         max_fee,
         deadline,
+        callback_gas: 0,
     };
     let publish = |name: &str, uri: &str| Action::Publish {
         model: B256::repeat_byte(3),
@@ -269,7 +270,36 @@ fn refusals_change_nothing() {
     let nobody = B256::repeat_byte(0xee);
     type Is = fn(&TxError) -> bool;
     let cases: Vec<(usize, Action, Is)> = vec![
-        (0, Action::Transfer { to: outsider, amount: u128::MAX }, |e| matches!(e, TxError::Balance { .. })),
+        (0, Action::Provide { tensors: vec![1, 2].into() }, |e| matches!(e, TxError::Tensors(_))),
+        (
+            0,
+            Action::Post {
+                model: MODEL,
+                inputs: Inputs::Tensors(b"isobitV1\x01".to_vec().into()),
+                seed: 0,
+                level: two,
+                max_fee: COIN,
+                deadline: 0,
+                callback_gas: 0,
+            },
+            |e| matches!(e, TxError::Tensors(_)),
+        ),
+        (
+            0,
+            Action::Post {
+                model: MODEL,
+                inputs: Inputs::Root(B256::ZERO),
+                seed: 0,
+                level: two,
+                max_fee: COIN,
+                deadline: 0,
+                callback_gas: 1 << 40,
+            },
+            |e| matches!(e, TxError::CallbackGas { .. }),
+        ),
+        (0, Action::Publish { model: nobody, name: "digits".into(), uri: String::new(), unit_fee: 0 }, |e| {
+            matches!(e, TxError::NameTaken(_))
+        }),
         (0, Action::Publish { model: MODEL, name: "x".into(), uri: String::new(), unit_fee: 0 }, |e| {
             matches!(e, TxError::ModelExists(_))
         }),
@@ -386,34 +416,62 @@ fn a_silent_node_is_out() {
     assert_eq!(w.state.nodes[&silent].stake, STAKE - w.state.params.silence_penalty);
 }
 
+/// Inputs that come with the posting, the answer that stays, and the callback that is due.
 #[test]
-fn signatures_and_nonces() {
-    let mut w = World::new(2);
-    let to = w.keys[1].address();
-    let chain = w.state.params.chain_id;
-    let transfer = || Action::Transfer { to, amount: 1 };
-    let good = w.tx(0, transfer());
-    let mut stolen = good.clone();
-    stolen.tx.from = to;
-    stolen.tx.nonce = w.state.nonce(to);
-    let mut changed = good.clone();
-    changed.tx.action = Action::Transfer { to, amount: 2 };
-    let other_chain = good.tx.clone().sign(&w.keys[0], chain + 1);
-    let mut high_s = good.clone();
-    let order =
-        alloy_primitives::uint!(0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141_U256);
-    let s = good.signature;
-    high_s.signature = alloy_primitives::Signature::new(s.r(), order - s.s(), !s.v());
-    for tx in [stolen, changed, other_chain, high_s] {
-        assert!(matches!(w.block(&[tx]).refused[0].1, TxError::Signature(_)));
-    }
-    let from = w.keys[0].address();
-    let late = Tx { from, nonce: 1, action: transfer() }.sign(&w.keys[0], chain);
-    // The same transaction twice in a block counts once.
-    let executed = w.block(&[late.clone(), good.clone(), good.clone(), late]);
-    let refused: Vec<_> = executed.refused.into_iter().map(|(_, e)| e).collect();
-    assert_eq!(refused, [TxError::Nonce { from, next: 0, got: 1 }, TxError::Nonce { from, next: 1, got: 0 }]);
-    assert_eq!(executed.block.txs.len(), 2);
+fn a_contracts_job_leaves_an_answer_and_a_callback() {
+    let mut w = World::new(4);
+    let tensor = isobit_tensor::Tensor::new(&[2], vec![1.0f32, 2.0]).unwrap();
+    let set = isobit_proof::encode_tensors([("x", &tensor)]);
+    let root = B256::from(isobit_proof::tensors_root([("x", &tensor)]).0);
+    let (from, treasury) = (w.keys[0].address(), w.state.params.treasury);
+    let before = w.state.balance(from);
+    let post = Action::Post {
+        model: MODEL,
+        inputs: Inputs::Tensors(set.clone().into()),
+        seed: 0,
+        level: Level::Replicated(3),
+        max_fee: COIN,
+        deadline: 0,
+        callback_gas: 100_000,
+    };
+    w.act(0, post).unwrap();
+    let fee = w.state.params.callback_fee(100_000);
+    assert!(fee > 0);
+    assert_eq!((w.state.balance(from), w.state.balance(treasury)), (before - COIN - fee, fee));
+    w.wait(1);
+    let job = w.state.jobs.values().next().unwrap().clone();
+    assert_eq!(job.inputs, root);
+    let posted = Event::Posted {
+        job: job.id,
+        requester: from,
+        model: MODEL,
+        inputs: root,
+        tensors: set.clone().into(),
+    };
+    assert!(w.events.contains(&posted));
+    w.act(1, Action::Provide { tensors: set.clone().into() }).unwrap();
+    assert_eq!(w.state.tensors[&root], set);
+    let ended = w.play(&job, &nodes(&job), &[Some(7); 3]);
+    let paid = 3 * ended.fee + ended.royalty;
+    let answer = Answer { settled: true, outputs: B256::repeat_byte(7), failure: 0, cost: 1000, paid };
+    assert_eq!(w.state.answers[&job.id], answer);
+    assert_eq!(w.state.callbacks, [Callback { job: job.id, to: from, gas: 100_000 }]);
+    assert_eq!(w.state.balance(from), before - paid - fee);
+}
+
+/// A name stands for its owner's last model; nobody else can take it, and only so many jobs are kept.
+#[test]
+fn names_and_the_limit_of_jobs() {
+    let mut w = World::new(3);
+    let (second, owner) = (B256::repeat_byte(0x55), w.keys.len() - 1);
+    let publish =
+        || Action::Publish { model: second, name: "digits".into(), uri: String::new(), unit_fee: 0 };
+    assert_eq!(w.act(0, publish()), Err(TxError::NameTaken("digits".into())));
+    w.act(owner, publish()).unwrap();
+    assert_eq!(w.state.names["digits"], second);
+    w.state.params.max_jobs = 2;
+    let post = (0, w.post_action(Level::Signed));
+    assert_eq!(w.block(&[post.clone(), post.clone(), post]), [TxError::Busy(2)]);
 }
 
 #[test]
@@ -434,60 +492,15 @@ fn leaving_gives_the_stake_back_after_the_unbonding_time_and_the_last_job() {
     assert_eq!(w.now(job.id).phase(), Phase::Refunded);
 }
 
-/// A block that differs in anything from what was made is refused, and the state is then what it was.
 #[test]
-fn changed_blocks_are_refused() {
-    let mut w = World::new(3);
-    let before = w.state.clone();
-    let parent = w.parent;
-    let txs = [w.tx(0, w.post_action(Level::Replicated(2))), w.tx(1, Action::Leave)];
-    let good = w.block(&txs).block;
-    type Change = fn(&mut Block);
-    type Is = fn(&BlockError) -> bool;
-    let cases: [(Change, Is); 8] = [
-        (|b| b.header.height += 1, |e| matches!(e, BlockError::Height { .. })),
-        (|b| b.header.parent = B256::ZERO, |e| matches!(e, BlockError::Parent { .. })),
-        (|b| b.header.timestamp = 0, |e| matches!(e, BlockError::Timestamp { .. })),
-        (|b| b.header.timestamp = u64::MAX, |e| matches!(e, BlockError::Timestamp { .. })),
-        (|b| b.header.state_root = B256::ZERO, |e| matches!(e, BlockError::StateRoot { .. })),
-        (|b| b.txs.swap(0, 1), |e| matches!(e, BlockError::TxRoot)),
-        (
-            |b| {
-                b.txs.push(vec![1].into());
-                b.header.tx_root = isobit_ledger::tx_root(&b.txs);
-            },
-            |e| matches!(e, BlockError::Encoding { index: 2, .. }),
-        ),
-        (
-            |b| {
-                b.txs.push(b.txs[0].clone());
-                b.header.tx_root = isobit_ledger::tx_root(&b.txs);
-            },
-            |e| matches!(e, BlockError::Tx { index: 2, .. }),
-        ),
-    ];
-    for (at, (change, is)) in cases.into_iter().enumerate() {
-        let (mut block, mut state) = (good.clone(), before.clone());
-        change(&mut block);
-        let error = execute_block(&mut state, parent, &block).expect_err("it was changed");
-        assert!(is(&error), "case {at}: {error}");
-        assert_eq!(state, before, "case {at}");
-    }
-    let mut state = before;
-    execute_block(&mut state, parent, &good).unwrap();
-    assert_eq!(state, w.state);
-}
-
-#[test]
-fn a_state_that_breaks_an_invariant_is_not_read() {
+fn invariants_see_a_broken_state() {
     let mut w = World::new(3);
     let job = w.post(Level::Replicated(2));
     let node = job.seats[0].node;
     let good = w.state.clone();
-    assert_eq!(State::decode(good.params.clone(), &good.encode()), Ok(good.clone()));
     let breaks: [&dyn Fn(&mut State); 6] = [
-        &|s| s.accounts.get_mut(&node).unwrap().balance += 1,
-        &|s| s.accounts.get_mut(&node).unwrap().balance = u128::MAX,
+        &|s| *s.accounts.get_mut(&node).unwrap() += 1,
+        &|s| *s.accounts.get_mut(&node).unwrap() = u128::MAX,
         &|s| s.nodes.get_mut(&node).unwrap().jobs = 0,
         &|s| s.models.clear(),
         &|s| drop(s.jobs.get_mut(&job.id).unwrap().seats.pop()),
@@ -497,7 +510,5 @@ fn a_state_that_breaks_an_invariant_is_not_read() {
         let mut bad = good.clone();
         change(&mut bad);
         assert!(bad.check_invariants().is_err(), "case {at}");
-        assert!(State::decode(bad.params.clone(), &bad.encode()).is_err(), "case {at}");
     }
-    assert!(State::decode(Params { commit_window: 0, ..good.params.clone() }, &good.encode()).is_err());
 }

@@ -2,7 +2,7 @@
 
 use alloy_primitives::{Address, B256};
 use isobit_ledger::{
-    Action, Block, COIN, Event, Executed, Job, Level, Params, Phase, SignedTx, State, Tx, TxError, commitment,
+    Action, BlockContext, COIN, Event, Inputs, Job, Level, Params, Phase, State, TxError, commitment,
 };
 use isobit_proof::{Key, Outcome, Receipt};
 use isobit_tensor::Hash;
@@ -15,9 +15,7 @@ const COST: u64 = 1000;
 /// Key 0 asks, the last key owns the model, the others are nodes.
 pub(crate) struct World {
     pub(crate) state: State,
-    pub(crate) genesis: State,
     pub(crate) parent: B256,
-    pub(crate) blocks: Vec<Block>,
     pub(crate) keys: Vec<Key>,
     pub(crate) ended: Vec<Job>,
     pub(crate) events: Vec<Event>,
@@ -28,48 +26,60 @@ impl World {
         let keys: Vec<Key> =
             (0..nodes + 2).map(|i| Key::from_hex(&format!("{:064x}", i + 1)).unwrap()).collect();
         let params = Params { commit_window: 50, reveal_window: 50, unbonding: 100, ..Params::default() };
-        let genesis = State::genesis(params, keys.iter().map(|k| (k.address(), 10_000 * COIN))).unwrap();
-        let state = genesis.clone();
-        let (blocks, ended, events) = (Vec::new(), Vec::new(), Vec::new());
-        let mut w = Self { state, genesis, parent: B256::ZERO, blocks, keys, ended, events };
+        let state = State::genesis(params, keys.iter().map(|k| (k.address(), 10_000 * COIN))).unwrap();
+        let mut w = Self { state, parent: B256::ZERO, keys, ended: Vec::new(), events: Vec::new() };
         let publish = Action::Publish {
             model: MODEL,
             name: "digits".into(),
             uri: String::new(),
             unit_fee: w.state.params.unit_price / 2,
         };
-        let mut txs = vec![w.tx(nodes + 1, publish)];
-        txs.extend((1..=nodes).map(|i| w.tx(i, Action::Join { stake: STAKE, endpoint: "here:1".into() })));
-        assert!(w.block(&txs).refused.is_empty());
+        let mut actions = vec![(nodes + 1, publish)];
+        actions.extend((1..=nodes).map(|i| (i, Action::Join { stake: STAKE, endpoint: "here:1".into() })));
+        assert_eq!(w.block(&actions), []);
         w
     }
 
-    pub(crate) fn tx(&self, key: usize, action: Action) -> SignedTx {
-        let key = &self.keys[key];
-        let from = key.address();
-        Tx { from, nonce: self.state.nonce(from), action }.sign(key, self.state.params.chain_id)
-    }
-
-    pub(crate) fn block(&mut self, txs: &[SignedTx]) -> Executed {
-        let now = self.state.height + 1;
-        let executed = Block::build(&mut self.state, self.parent, now, txs);
-        self.parent = executed.block.hash();
-        self.blocks.push(executed.block.clone());
-        self.ended.extend(executed.ended.clone());
-        self.events.extend(executed.events.clone());
+    /// A block of these actions, each of the key of that number; returns those that are refused. The block's hash, the next
+    /// one's beacon, depends on all that is in it.
+    pub(crate) fn block(&mut self, actions: &[(usize, Action)]) -> Vec<TxError> {
+        self.state.height += 1;
+        self.state.time = self.state.height;
+        let block = BlockContext { height: self.state.height, time: self.state.time, parent: self.parent };
+        let mut refused = Vec::new();
+        for (key, action) in actions {
+            let before = self.state.clone();
+            match self.state.apply(&block, self.keys[*key].address(), action) {
+                Ok(events) => self.events.extend(events),
+                Err(e) => {
+                    assert_eq!(self.state, before, "a refused {action:?} changed the state");
+                    refused.push(e);
+                }
+            }
+        }
+        let (events, ended) = self.state.tick(&block);
+        self.events.extend(events);
+        self.ended.extend(ended);
+        self.parent = B256::from(Hash::of(format!("{} {actions:?}", self.parent).as_bytes()).0);
         self.state.check_invariants().unwrap();
-        assert_eq!(self.state.total_coins(), self.genesis.total_coins(), "coins were created or lost");
-        executed
+        refused
     }
 
     pub(crate) fn act(&mut self, key: usize, action: Action) -> Result<(), TxError> {
-        let tx = self.tx(key, action);
-        self.block(&[tx]).refused.pop().map_or(Ok(()), |(_, e)| Err(e))
+        self.block(&[(key, action)]).pop().map_or(Ok(()), Err)
     }
 
     pub(crate) fn post_action(&self, level: Level) -> Action {
-        let inputs = B256::repeat_byte(1);
-        Action::Post { model: MODEL, inputs, seed: 0, level, max_fee: 30 * COIN, deadline: 0 }
+        let inputs = Inputs::Root(B256::repeat_byte(1));
+        Action::Post {
+            model: MODEL,
+            inputs,
+            seed: 0,
+            level,
+            max_fee: 30 * COIN,
+            deadline: 0,
+            callback_gas: 0,
+        }
     }
 
     /// Posts a job and has its nodes drawn.

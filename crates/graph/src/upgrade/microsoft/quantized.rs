@@ -163,10 +163,11 @@ pub(super) fn matmul_bits(c: &mut Call<'_, '_>) -> Done {
 
 /// With the unused half of the last byte 0.
 fn trimmed(mut bytes: Vec<u8>, bits: i64, count: usize) -> Vec<u8> {
-    if bits == 4 && count % 2 == 1 {
-        if let Some(last) = bytes.last_mut() {
-            *last &= 15;
-        }
+    if bits == 4
+        && count % 2 == 1
+        && let Some(last) = bytes.last_mut()
+    {
+        *last &= 15;
     }
     bytes
 }

@@ -50,7 +50,7 @@ pub(super) fn frame(segment: &[u8], progressive: bool, room: &dyn Fn(usize, usiz
         .map(|c| [c[0].into(), (c[1] >> 4).into(), (c[1] & 15).into(), c[2].into()])
         .collect();
     let (h, v) = (factors.iter().map(|f| f[1]).max()?, factors.iter().map(|f| f[2]).max()?);
-    let fits = |f: usize, most: usize| (1..=4).contains(&f) && most % f == 0;
+    let fits = |f: usize, most: usize| (1..=4).contains(&f) && most.is_multiple_of(f);
     if factors.iter().any(|f| !fits(f[1], h) || !fits(f[2], v)) {
         return None;
     }

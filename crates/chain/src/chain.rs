@@ -1,0 +1,528 @@
+//! A chain as its users see it: the head, the pool, and the sequencer that makes blocks of what waits.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use alloy_consensus::transaction::Recovered;
+use alloy_consensus::{Header, ReceiptEnvelope, TxEnvelope};
+use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use isobit_ledger::{Answer, Coins, Job, ModelEntry, NodeEntry, Storage};
+
+use crate::block::{LEDGER, decode_tx};
+use crate::call::{self, Call, CallError};
+use crate::execute::{self, Proposal, account_prefix, storage_prefix};
+use crate::pool::Pool;
+use crate::store::{Row, Store, View};
+use crate::{Block, Built, ChainError, Genesis, trie};
+
+/// Time between blocks while jobs are in progress and nothing else happens: it moves their deadlines on.
+const IDLE_BLOCK: Duration = Duration::from_millis(500);
+/// How many outcomes of transactions that were dropped are remembered.
+const MAX_DROPPED: usize = 10_000;
+
+/// The last block and the state after it; it stays as it is while blocks are added.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// What the chain began with.
+    pub genesis: Arc<Genesis>,
+    /// The last block's header.
+    pub header: Header,
+    /// Its hash.
+    pub hash: B256,
+    pub(crate) view: View,
+}
+
+/// An account with its Merkle proof and those of some of its slots.
+#[derive(Debug, Clone)]
+pub struct AccountProof {
+    /// Nonce, balance, hash of the code, root of the storage.
+    pub account: (u64, u128, B256, B256),
+    /// Nodes from the state root to the account.
+    pub proof: Vec<Bytes>,
+    /// Slot, value, nodes from the storage root to it.
+    pub slots: Vec<(B256, U256, Vec<Bytes>)>,
+}
+
+impl Head {
+    fn row(&self, address: Address) -> Result<Row, ChainError> {
+        Ok(self.view.row(address)?.unwrap_or_default())
+    }
+
+    /// Coins of an address.
+    pub fn balance(&self, address: Address) -> Result<u128, ChainError> {
+        Ok(self.row(address)?.balance)
+    }
+
+    /// The nonce of the address' next transaction.
+    pub fn nonce(&self, address: Address) -> Result<u64, ChainError> {
+        Ok(self.row(address)?.nonce)
+    }
+
+    /// An account's code.
+    pub fn code(&self, address: Address) -> Result<Bytes, ChainError> {
+        self.view.code(self.row(address)?.code)
+    }
+
+    /// A slot of an account.
+    pub fn slot(&self, address: Address, slot: B256) -> Result<B256, ChainError> {
+        self.view.slot(address, slot)
+    }
+
+    /// An account and slots of it with their Merkle proofs (EIP-1186).
+    pub fn proof(&self, address: Address, slots: &[B256]) -> Result<AccountProof, ChainError> {
+        let row = self.row(address)?;
+        let proof = trie::proof(&self.view, account_prefix(), keccak256(address))?;
+        let prefix = storage_prefix(address);
+        let slots = slots.iter().map(|&slot| {
+            let proof = trie::proof(&self.view, &prefix, keccak256(slot))?;
+            Ok((slot, self.view.slot(address, slot)?.into(), proof))
+        });
+        let slots = slots.collect::<Result<_, ChainError>>()?;
+        Ok(AccountProof { account: (row.nonce, row.balance, row.code, row.storage), proof, slots })
+    }
+
+    /// What a call would return in the next block.
+    pub fn call(&self, request: &Call) -> Result<Bytes, CallError> {
+        let gas = request.gas.unwrap_or(u64::MAX).min(self.genesis.gas_limit);
+        Ok(call::output(call::call(self, request, gas)?.0)?.0)
+    }
+
+    /// The gas that a call needs.
+    pub fn estimate(&self, request: &Call) -> Result<u64, CallError> {
+        call::estimate(self, request)
+    }
+
+    /// The base fee of the next block.
+    pub fn next_base_fee(&self) -> u64 {
+        execute::next_header(&self.genesis, &self.header, 0, Address::ZERO)
+            .base_fee_per_gas
+            .unwrap_or_default()
+    }
+
+    /// Jobs in progress, in ascending order of id.
+    pub fn jobs(&self) -> Vec<Job> {
+        let ledger = self.view.ledger(&self.genesis.params);
+        ledger.jobs().into_iter().filter_map(|id| ledger.job(id)).collect()
+    }
+
+    /// How many jobs are in progress.
+    pub fn open_jobs(&self) -> u64 {
+        self.view.ledger(&self.genesis.params).open_jobs()
+    }
+
+    /// Whether the end of the next block has something to do though nobody sends a transaction.
+    pub fn is_busy(&self) -> bool {
+        self.view.ledger(&self.genesis.params).is_busy()
+    }
+
+    /// A job in progress.
+    pub fn job(&self, id: B256) -> Option<Job> {
+        self.view.ledger(&self.genesis.params).job(id)
+    }
+
+    /// How a job ended.
+    pub fn answer(&self, id: B256) -> Option<Answer> {
+        self.view.ledger(&self.genesis.params).answer(id)
+    }
+
+    /// A set of tensors on the ledger.
+    pub fn tensors(&self, root: B256) -> Option<Bytes> {
+        self.view.ledger(&self.genesis.params).tensors(root)
+    }
+
+    /// How many jobs a requester has posted.
+    pub fn posted(&self, requester: Address) -> u64 {
+        self.view.ledger(&self.genesis.params).posted(requester)
+    }
+
+    /// Published models.
+    pub fn models(&self) -> Vec<(B256, ModelEntry)> {
+        self.view.ledger(&self.genesis.params).models()
+    }
+
+    /// The model that a name stands for.
+    pub fn model_named(&self, name: &str) -> Option<B256> {
+        self.view.ledger(&self.genesis.params).named(name)
+    }
+
+    /// Nodes in ascending order of address.
+    pub fn nodes(&self) -> Vec<(Address, NodeEntry)> {
+        self.view.ledger(&self.genesis.params).nodes()
+    }
+
+    /// A node.
+    pub fn node(&self, address: Address) -> Option<NodeEntry> {
+        self.view.ledger(&self.genesis.params).node(address)
+    }
+
+    /// Where all coins are, counted one by one: it takes as long as there are accounts. The ledger's account holds stakes and
+    /// escrow, so what it has beyond them is lost to anybody, and counted as a balance.
+    pub fn coins(&self) -> Result<Coins, ChainError> {
+        let mut coins = Coins::default();
+        for (address, row) in self.view.rows()? {
+            if address != LEDGER {
+                coins.balances += row.balance;
+            }
+        }
+        for (_, node) in self.nodes() {
+            *(if node.leaves > 0 { &mut coins.unbonding } else { &mut coins.staked }) += node.stake;
+        }
+        coins.escrow = self.jobs().iter().map(|j| j.max_fee).sum();
+        let kept = coins.staked + coins.unbonding + coins.escrow;
+        let held = self.balance(LEDGER)?;
+        let surplus = held.checked_sub(kept);
+        coins.balances +=
+            surplus.ok_or(ChainError::Corrupt("the ledger's account has less than stakes and escrow"))?;
+        Ok(coins)
+    }
+
+    /// The coins of genesis are all still there: every balance, stake and escrow together.
+    pub fn check_coins(&self) -> Result<Coins, ChainError> {
+        let coins = self.coins()?;
+        let total = coins.balances + coins.staked + coins.unbonding + coins.escrow;
+        if Some(total) == self.genesis.supply() {
+            Ok(coins)
+        } else {
+            Err(ChainError::Corrupt("the coins are not those of genesis"))
+        }
+    }
+
+    /// Makes the next block.
+    pub fn build(&self, proposal: &Proposal) -> Result<Built, ChainError> {
+        execute::build(&self.genesis, &self.view, &self.header, proposal)
+    }
+
+    /// Executes a block that somebody else made.
+    pub fn execute(&self, block: &Block) -> Result<Built, ChainError> {
+        execute::execute(&self.genesis, &self.view, &self.header, block)
+    }
+}
+
+/// How the sequencer works.
+#[derive(Debug, Clone)]
+pub struct Sequencing {
+    /// Least time between two blocks.
+    pub block_time: Duration,
+    /// Who gets the tips.
+    pub beneficiary: Address,
+}
+
+/// A running chain. Dropping the last handle stops the sequencer after the block it is making.
+pub struct Chain {
+    shared: Arc<Shared>,
+    sequencer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+struct Shared {
+    inner: Mutex<Inner>,
+    /// Work for the sequencer.
+    work: Condvar,
+    /// A block was made, or a transaction dropped.
+    block: Condvar,
+    store: Arc<Store>,
+    genesis: Arc<Genesis>,
+}
+
+struct Inner {
+    head: Arc<Head>,
+    pool: Pool,
+    /// Transactions that were dropped, and why.
+    dropped: BTreeMap<B256, String>,
+    failed: Option<ChainError>,
+    stopping: bool,
+}
+
+impl std::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Chain at {}", self.head().header.number)
+    }
+}
+
+impl Chain {
+    /// Opens the chain in a folder, or begins it there.
+    pub fn open(folder: &Path, genesis: Genesis) -> Result<Self, ChainError> {
+        std::fs::create_dir_all(folder)
+            .map_err(|e| ChainError::store(format!("{}: {e}", folder.display())))?;
+        let store = Store::open(&folder.join("chain.redb"))?;
+        Self::with_store(store, genesis, Pool::open(folder.join("pool"))?)
+    }
+
+    /// Opens the chain in a store; nothing is kept beside it.
+    pub fn in_store(store: Store, genesis: Genesis) -> Result<Self, ChainError> {
+        Self::with_store(store, genesis, Pool::default())
+    }
+
+    fn with_store(store: Store, genesis: Genesis, pool: Pool) -> Result<Self, ChainError> {
+        genesis.check()?;
+        let (store, genesis) = (Arc::new(store), Arc::new(genesis));
+        if store.head()?.is_none() {
+            let built = execute::genesis_block(&genesis, &store.view()?)?;
+            store.append(&built)?;
+        }
+        let first = store.header(0)?.ok_or(ChainError::Corrupt("there is no first block"))?;
+        if first.extra_data[..] != genesis.commitment()[..] {
+            let why = "its first block has other parameters or coins; give another --data, or the genesis it was founded with";
+            return Err(ChainError::OtherGenesis(why.into()));
+        }
+        let head = Arc::new(read_head(&store, &genesis)?);
+        let inner = Inner { head, pool, dropped: BTreeMap::new(), failed: None, stopping: false };
+        let shared =
+            Shared { inner: Mutex::new(inner), work: Condvar::new(), block: Condvar::new(), store, genesis };
+        Ok(Self { shared: Arc::new(shared), sequencer: Mutex::new(None) })
+    }
+
+    /// Starts to make blocks of what waits.
+    pub fn sequence(&self, how: Sequencing) -> Result<(), ChainError> {
+        let worker = self.shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("sequencer".into())
+            .spawn(move || worker.sequence(&how))
+            .map_err(ChainError::store)?;
+        *self.sequencer.lock().unwrap_or_else(|e| e.into_inner()) = Some(thread);
+        Ok(())
+    }
+
+    /// What the chain began with.
+    pub fn genesis(&self) -> &Genesis {
+        &self.shared.genesis
+    }
+
+    /// The last block and the state after it.
+    pub fn head(&self) -> Arc<Head> {
+        self.shared.lock().head.clone()
+    }
+
+    /// Blocks, receipts and ended jobs.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// Takes a signed transaction (EIP-2718) into the pool and returns its hash.
+    pub fn submit(&self, raw: &[u8]) -> Result<B256, ChainError> {
+        let tx = decode_tx(raw)?;
+        let mut inner = self.shared.lock();
+        if inner.stopping {
+            return Err(ChainError::Stopping);
+        }
+        if let Some(failed) = &inner.failed {
+            return Err(failed.clone());
+        }
+        let head = inner.head.clone();
+        let row = head.row(tx.signer())?;
+        let hash =
+            inner.pool.add(tx, &row, head.header.base_fee_per_gas.unwrap_or_default(), &head.genesis)?;
+        inner.dropped.remove(&hash);
+        self.shared.work.notify_one();
+        Ok(hash)
+    }
+
+    /// Waits until a transaction is in a block on disk; returns the block's number and its place in it.
+    pub fn wait_for(&self, hash: B256, timeout: Duration) -> Result<(u64, usize), ChainError> {
+        let start = Instant::now();
+        let mut inner = self.shared.lock();
+        loop {
+            if let Some(place) = self.shared.store.tx(hash)? {
+                return Ok(place);
+            }
+            if let Some(why) = inner.dropped.get(&hash) {
+                return Err(ChainError::Refused(why.clone()));
+            }
+            if let Some(failed) = &inner.failed {
+                return Err(failed.clone());
+            }
+            if inner.stopping {
+                return Err(ChainError::Stopping);
+            }
+            let left = timeout.checked_sub(start.elapsed());
+            let left = left.ok_or_else(|| ChainError::Refused(format!("transaction {hash} still waits")))?;
+            inner = self.shared.block.wait_timeout(inner, left).unwrap_or_else(|e| e.into_inner()).0;
+        }
+    }
+
+    /// A transaction that waits.
+    pub fn waiting(&self, hash: B256) -> Option<Recovered<TxEnvelope>> {
+        self.shared.lock().pool.get(hash).cloned()
+    }
+
+    /// How many transactions wait.
+    pub fn pool_size(&self) -> usize {
+        self.shared.lock().pool.len()
+    }
+
+    /// The nonce after the transactions of the address that wait.
+    pub fn pending_nonce(&self, address: Address) -> Result<u64, ChainError> {
+        let inner = self.shared.lock();
+        let next = inner.head.nonce(address)?;
+        Ok(inner.pool.next_nonce(address, next))
+    }
+
+    /// A job, in progress or ended.
+    pub fn job(&self, id: B256) -> Result<Option<Job>, ChainError> {
+        match self.head().job(id) {
+            Some(job) => Ok(Some(job)),
+            None => self.shared.store.job(id),
+        }
+    }
+
+    /// A receipt by its transaction's place.
+    pub fn receipt(&self, (number, at): (u64, usize)) -> Result<Option<ReceiptEnvelope>, ChainError> {
+        Ok(self.shared.store.receipts(number)?.into_iter().nth(at))
+    }
+
+    /// Waits for a block after `number`, or until the time is over; returns the last block's number then.
+    pub fn wait(&self, number: u64, timeout: Duration) -> u64 {
+        let inner = self.shared.lock();
+        let waiting = |i: &mut Inner| i.head.header.number <= number && !i.stopping && i.failed.is_none();
+        let waited = self.shared.block.wait_timeout_while(inner, timeout, waiting);
+        waited.unwrap_or_else(|e| e.into_inner()).0.head.header.number
+    }
+
+    /// What could be in the next block, best paid first.
+    pub fn candidates(&self) -> Vec<Recovered<TxEnvelope>> {
+        self.shared.lock().candidates()
+    }
+
+    /// Puts a block that was executed on the head onto the disk, and makes it the head.
+    pub fn commit(&self, built: &Built) -> Result<(), ChainError> {
+        self.shared.commit(built)
+    }
+
+    /// Ends the sequencer after the block it is making.
+    pub fn stop(&self) {
+        self.shared.lock().stopping = true;
+        self.shared.work.notify_all();
+        self.shared.block.notify_all();
+        if let Some(thread) = self.sequencer.lock().unwrap_or_else(|e| e.into_inner()).take() {
+            let _ = thread.join(); // a panic there has been reported by the thread itself
+        }
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn read_head(store: &Arc<Store>, genesis: &Arc<Genesis>) -> Result<Head, ChainError> {
+    let number = store.head()?.ok_or(ChainError::Corrupt("there is no head"))?;
+    let header = store.header(number)?.ok_or(ChainError::Corrupt("the head's header is missing"))?;
+    Ok(Head { genesis: genesis.clone(), hash: header.hash_slow(), header, view: store.view()? })
+}
+
+impl Inner {
+    fn candidates(&self) -> Vec<Recovered<TxEnvelope>> {
+        let head = &self.head;
+        let next = |sender| head.nonce(sender).unwrap_or(0);
+        self.pool.best(head.genesis.gas_limit, head.next_base_fee(), next, |_| false)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn commit(&self, built: &Built) -> Result<(), ChainError> {
+        {
+            let head = &self.lock().head;
+            if built.block.header.parent_hash != head.hash {
+                let why = format!("block {} is the head", head.header.number);
+                return Err(ChainError::Block { number: built.block.header.number, why });
+            }
+        }
+        let stored = self.store.append(built).and_then(|()| read_head(&self.store, &self.genesis));
+        let mut inner = self.lock();
+        let head = match stored {
+            Ok(head) => Arc::new(head),
+            Err(e) => {
+                tracing::error!(
+                    "block {} was not stored: {e}; the chain stops here",
+                    built.block.header.number
+                );
+                inner.failed = Some(e.clone());
+                self.block.notify_all();
+                return Err(e);
+            }
+        };
+        for tx in &built.block.txs {
+            let next = head.nonce(tx.signer())?;
+            inner.pool.overtake(tx.signer(), next);
+        }
+        for refused in built.refused.iter().filter(|r| !r.later) {
+            inner.pool.remove(refused.hash);
+            while inner.dropped.len() >= MAX_DROPPED {
+                inner.dropped.pop_first();
+            }
+            inner.dropped.insert(refused.hash, refused.why.clone());
+        }
+        inner.pool.compact()?;
+        inner.head = head;
+        self.block.notify_all();
+        Ok(())
+    }
+
+    fn sequence(&self, how: &Sequencing) {
+        let mut last = Instant::now().checked_sub(how.block_time).unwrap_or_else(Instant::now);
+        loop {
+            let mut inner = self.lock();
+            let mut candidates = inner.candidates();
+            while candidates.is_empty() && !inner.stopping {
+                // Nodes are drawn for a job in the block after it was posted: it is not waited for.
+                let (head, posted) = (inner.head.clone(), inner.head.header.number);
+                let busy = head.is_busy();
+                if busy && head.jobs().iter().any(|j| j.posted == posted) {
+                    break;
+                }
+                let idle = if busy { IDLE_BLOCK } else { Duration::from_secs(3600) };
+                let waited = self.work.wait_timeout(inner, idle).unwrap_or_else(|e| e.into_inner());
+                inner = waited.0;
+                candidates = inner.candidates();
+                if busy && waited.1.timed_out() {
+                    break;
+                }
+            }
+            let pause = how.block_time.saturating_sub(last.elapsed());
+            if !pause.is_zero() && !inner.stopping {
+                inner = self
+                    .work
+                    .wait_timeout_while(inner, pause, |i| !i.stopping)
+                    .unwrap_or_else(|e| e.into_inner())
+                    .0;
+                candidates = inner.candidates();
+            }
+            if inner.stopping {
+                return;
+            }
+            let head = inner.head.clone();
+            drop(inner);
+            last = Instant::now();
+            let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+            let proposal = Proposal { timestamp, beneficiary: how.beneficiary, txs: candidates };
+            let made = head.build(&proposal).and_then(|built| {
+                self.commit(&built)?;
+                Ok(built)
+            });
+            match made {
+                Ok(built) => {
+                    let header = &built.block.header;
+                    tracing::debug!(
+                        number = header.number,
+                        txs = built.block.txs.len(),
+                        gas = header.gas_used,
+                        "block"
+                    );
+                }
+                Err(e) => {
+                    tracing::error!("no block could be made: {e}; the chain stops here");
+                    let mut inner = self.lock();
+                    inner.failed.get_or_insert(e);
+                    self.block.notify_all();
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! The chain: an EVM whose precompile is the ledger, its state on disk, and the sequencer.
+
+#![forbid(unsafe_code)]
+
+pub mod abi;
+mod block;
+mod call;
+mod chain;
+mod error;
+mod execute;
+mod genesis;
+mod pool;
+mod precompile;
+mod sign;
+mod slots;
+mod store;
+mod trie;
+
+pub use block::{Block, Built, LEDGER, Refused, SYSTEM, decode_tx, is_system};
+pub use call::{Call, CallError};
+pub use chain::{AccountProof, Chain, Head, Sequencing};
+pub use error::ChainError;
+pub use execute::Proposal;
+pub use genesis::Genesis;
+pub use sign::{Order, ledger_call, ledger_order};
+pub use store::Store;
