@@ -58,7 +58,7 @@ interface IIsobit {
     function join(string calldata endpoint) external payable;
 
     /// @notice Stops being drawn; the stake can be withdrawn after the unbonding time.
-    function leave() external;
+    function unbond() external;
 
     /// @notice Takes the stake back.
     function withdraw() external;

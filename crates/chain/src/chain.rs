@@ -203,7 +203,8 @@ impl Head {
 /// How the sequencer works.
 #[derive(Debug, Clone)]
 pub struct Sequencing {
-    /// Least time between two blocks.
+    /// Least time between two blocks, and between a transaction's arrival and its block: ethers believes what it has read for
+    /// 250 ms, and wallets that sign a next transaction at once would sign it with an old nonce.
     pub block_time: Duration,
     /// Who gets the tips.
     pub beneficiary: Address,
@@ -469,6 +470,9 @@ impl Shared {
         loop {
             let mut inner = self.lock();
             let mut candidates = inner.candidates();
+            if candidates.is_empty() {
+                last = Instant::now();
+            }
             while candidates.is_empty() && !inner.stopping {
                 // Nodes are drawn for a job in the block after it was posted: it is not waited for.
                 let (head, posted) = (inner.head.clone(), inner.head.header.number);
@@ -480,6 +484,7 @@ impl Shared {
                 let waited = self.work.wait_timeout(inner, idle).unwrap_or_else(|e| e.into_inner());
                 inner = waited.0;
                 candidates = inner.candidates();
+                last = Instant::now();
                 if busy && waited.1.timed_out() {
                     break;
                 }

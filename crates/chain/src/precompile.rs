@@ -233,7 +233,7 @@ fn action(call: IIsobitCalls, params: &Params, value: u128) -> Result<Action, St
             Action::Publish { model: c.model, name: c.name, uri: c.uri, unit_fee: amount(c.unitFee)? }
         }
         IIsobitCalls::join(c) => Action::Join { stake: value, endpoint: c.endpoint },
-        IIsobitCalls::leave(_) => Action::Leave,
+        IIsobitCalls::unbond(_) => Action::Leave,
         IIsobitCalls::withdraw(_) => Action::Withdraw,
         IIsobitCalls::post(c) => Action::Post {
             model: c.model,

@@ -56,7 +56,7 @@ pub fn ledger_call(action: &Action, params: &Params) -> (u128, Bytes) {
             (0, IIsobit::publishCall { model, name, uri, unitFee: U256::from(unit_fee) }.abi_encode())
         }
         Action::Join { stake, endpoint } => (stake, IIsobit::joinCall { endpoint }.abi_encode()),
-        Action::Leave => (0, IIsobit::leaveCall {}.abi_encode()),
+        Action::Leave => (0, IIsobit::unbondCall {}.abi_encode()),
         Action::Withdraw => (0, IIsobit::withdrawCall {}.abi_encode()),
         Action::Post { model, inputs, seed, level, max_fee, deadline, callback_gas } => {
             let level = level.code();

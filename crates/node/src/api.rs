@@ -1,4 +1,4 @@
-//! The HTTP API. Amounts are decimal strings in base units; ids and hashes hexadecimal.
+//! The HTTP API: Ethereum JSON-RPC at `/` (`isobit-rpc`), and what Ethereum has no words for under `/v1`. Amounts are decimal strings in base units; ids and hashes hexadecimal.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -12,6 +12,7 @@
 //! | `GET /v1/jobs/{id}` | a job, as an object and as RLP |
 //! | `GET /v1/nodes/{address}/jobs` | jobs in progress that the node was drawn for |
 //! | `GET /v1/blocks/{height}` | a block's RLP |
+//! | `GET /v1/tensors/{root}` | tensors on the ledger, as `isobitV1` |
 //! | `POST /v1/estimate` | `{"from", "to", "value", "data"}`; `{"gas"}`, or why it would fail |
 //! | `POST /v1/transactions` | a signed transaction (EIP-2718) as the body; `{"hash"}` once it waits for a block |
 //! | `GET /v1/transactions/{hash}` | waits until it is in a block on disk; `{"height", "succeeded"}` |
@@ -20,13 +21,16 @@
 //!
 //! Errors are `{"error": "..."}` with status 400 (refused), 404 (absent) or 500.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Context as Poll;
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, hex};
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -35,6 +39,7 @@ use isobit_chain::Order;
 use isobit_ledger::Job;
 use isobit_tensor::Hash;
 use serde_json::{Value, json};
+use tower_http::cors::{Any, CorsLayer};
 
 use crate::{Gateway, Local, NodeError};
 
@@ -47,7 +52,12 @@ pub async fn serve(
     local: Local,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let (stop_rpc, rpc_handle) = jsonrpsee::server::stop_channel();
+    let rpc = isobit_rpc::service(local.chain.clone(), stop_rpc);
+    // Pages of any origin may ask, as of any Ethereum node: nothing here knows who asks, and nobody is signed in.
+    let cors = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any);
     let app = Router::new()
+        .route_service("/", Rpc(rpc))
         .route("/healthz", get(async || "ok"))
         .route("/v1/status", get(status))
         .route("/v1/params", get(params))
@@ -58,15 +68,45 @@ pub async fn serve(
         .route("/v1/nodes/{address}/jobs", get(assigned))
         .route("/v1/blocks/{height}", get(block))
         .route("/v1/names", get(named))
+        .route("/v1/tensors/{root}", get(tensors))
         .route("/v1/estimate", post(estimate))
         .route("/v1/transactions", post(transact))
         .route("/v1/transactions/{hash}", get(sent))
         .route("/v1/blobs", post(put_blob))
         .route("/v1/blobs/{hash}", get(get_blob))
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(cors)
         .with_state(local);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let stop = async move {
+        stop.await;
+        drop(rpc_handle); // WebSockets end
+    };
     axum::serve(listener, app).with_graceful_shutdown(stop).await
+}
+
+/// The JSON-RPC service with errors as responses, as axum wants it.
+#[derive(Clone)]
+struct Rpc(isobit_rpc::Service);
+
+impl tower_service::Service<Request> for Rpc {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Poll<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let answer = self.0.call(request);
+        Box::pin(async move {
+            Ok(answer.await.map_or_else(
+                |e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+                |r| r.map(axum::body::Body::new),
+            ))
+        })
+    }
 }
 
 struct Failure(NodeError);
@@ -215,6 +255,12 @@ async fn estimate(State(local): State<Local>, body: Bytes) -> Answer {
     };
     let gas = blocking(move || local.estimate(e.from, &order)).await?;
     Ok(Json(json!({ "gas": gas })))
+}
+
+async fn tensors(State(local): State<Local>, Path(root): Path<String>) -> Result<Vec<u8>, Failure> {
+    let root: B256 = parse("root", &root)?;
+    let tensors = blocking(move || Ok(local.chain.head().tensors(root))).await?;
+    Ok(tensors.ok_or_else(|| NodeError::absent("a set of tensors on the ledger with root", root))?.to_vec())
 }
 
 async fn transact(State(local): State<Local>, body: Bytes) -> Answer {

@@ -2,13 +2,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy_primitives::{Address, B256, U256};
+use alloy_sol_types::SolEvent;
+use isobit_chain::abi::IIsobit::Posted;
 use isobit_chain::{Call, CallError, Chain, ChainError, LEDGER, Order};
 use isobit_hub::BlobStore;
 use isobit_ledger::{Job, Params};
 use isobit_tensor::Hash;
 use serde::{Deserialize, Serialize};
 
-use crate::NodeError;
+use crate::{NodeError, store_tensors};
 
 /// The network as a whole, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +71,8 @@ pub trait Gateway: Send + Sync {
     fn wait_for(&self, hash: B256) -> Result<Sent, NodeError>;
     /// A job, in progress or ended.
     fn job(&self, id: B256) -> Result<Option<Job>, NodeError>;
+    /// Whether a set of tensors is on the ledger.
+    fn is_provided(&self, root: B256) -> Result<bool, NodeError>;
     /// Jobs in progress that a node was drawn for.
     fn assigned(&self, node: Address) -> Result<Vec<Job>, NodeError>;
     /// Published models by content address, with their names.
@@ -101,6 +105,23 @@ pub struct Local {
     pub chain: Arc<Chain>,
     /// The hub's blobs.
     pub blobs: BlobStore,
+}
+
+impl Local {
+    /// Stores the inputs of a job that came with its posting as blobs.
+    fn keep_inputs(&self, job: &Job) -> Result<(), NodeError> {
+        if self.blobs.contains(&Hash(job.inputs.0)) {
+            return Ok(());
+        }
+        let receipts = self.chain.store().receipts(job.posted)?;
+        let logs = receipts.iter().flat_map(|r| r.logs()).filter(|log| log.address == LEDGER);
+        let posted = logs.filter_map(|log| Posted::decode_log_data(&log.data).ok());
+        for posted in posted.filter(|p| p.job == job.id && !p.tensors.is_empty()) {
+            let set = isobit_proof::decode_tensors(&posted.tensors);
+            store_tensors(self, &set.map_err(|e| NodeError::Malformed(e.to_string()))?)?;
+        }
+        Ok(())
+    }
 }
 
 impl Gateway for Local {
@@ -161,8 +182,17 @@ impl Gateway for Local {
         Ok(self.chain.job(id)?)
     }
 
+    fn is_provided(&self, root: B256) -> Result<bool, NodeError> {
+        Ok(self.chain.head().tensors(root).is_some())
+    }
+
     fn assigned(&self, node: Address) -> Result<Vec<Job>, NodeError> {
-        Ok(self.chain.head().jobs().into_iter().filter(|j| j.seat(node).is_some()).collect())
+        let jobs: Vec<Job> =
+            self.chain.head().jobs().into_iter().filter(|j| j.seat(node).is_some()).collect();
+        for job in &jobs {
+            self.keep_inputs(job)?;
+        }
+        Ok(jobs)
     }
 
     fn models(&self) -> Result<Vec<(B256, String)>, NodeError> {

@@ -167,6 +167,10 @@ impl Gateway for Remote {
         self.json(&path, None)?.map(|v| self.read_job(&path, &v)).transpose()
     }
 
+    fn is_provided(&self, root: B256) -> Result<bool, NodeError> {
+        Ok(self.call(&format!("/v1/tensors/{root}"), None)?.is_some())
+    }
+
     fn assigned(&self, node: Address) -> Result<Vec<Job>, NodeError> {
         let path = format!("/v1/nodes/{node}/jobs");
         let v = self.must(&path)?;

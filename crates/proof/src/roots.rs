@@ -47,15 +47,23 @@ pub fn decode_set(bytes: &[u8]) -> Option<Vec<(String, Hash)>> {
 
 const TENSORS: &[u8; 8] = b"isobitV1";
 
-/// Named tensors themselves, in order: `isobitV1`, then for each its name's length (u64 little-endian), its name in UTF-8, the
-/// length of its canonical encoding (u64 little-endian), and that encoding.
+/// Length of the head of a canonical encoding, which is mostly zeros.
+const HEAD: usize = 1024;
+
+/// Named tensors themselves, in order: `isobitV1`, then for each tensor its name's length (u64 little-endian) and its name in
+/// UTF-8, ONNX's number of its element type (u32 little-endian), its rank (u32), its extents (u64 each), the length of its
+/// content (u64) and its content as in the canonical encoding.
 pub fn encode_tensors<'a>(tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Vec<u8> {
     let mut bytes = TENSORS.to_vec();
     for (name, tensor) in tensors {
-        for part in [name.as_bytes(), &tensor.to_canonical()] {
-            bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(part);
-        }
+        let canonical = tensor.to_canonical();
+        let (head, content) = canonical.split_at(HEAD);
+        let rank = tensor.shape().len();
+        bytes.extend_from_slice(&(name.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.extend_from_slice(&head[8..16 + 8 * rank]);
+        bytes.extend_from_slice(&(content.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(content);
     }
     bytes
 }
@@ -85,26 +93,40 @@ pub enum TensorsError {
 
 /// Reads what [`encode_tensors`] writes, and nothing else.
 pub fn decode_tensors(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, TensorsError> {
-    fn part(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-        let (length, tail) = rest.split_first_chunk::<8>()?;
-        tail.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
-    }
     let mut rest = bytes.strip_prefix(TENSORS).ok_or(TensorsError::Magic)?;
     let mut set = Vec::new();
     while !rest.is_empty() {
-        let cut = TensorsError::Cut(set.len());
         if set.len() == MAX_TENSORS {
             return Err(TensorsError::TooMany);
         }
-        let (name, tail) = part(rest).filter(|(n, _)| n.len() <= MAX_NAME).ok_or(cut.clone())?;
-        let name = std::str::from_utf8(name).map_err(|_| cut.clone())?.to_owned();
-        let (tensor, tail) = part(tail).ok_or(cut)?;
-        let tensor = Tensor::from_canonical(tensor)
-            .map_err(|source| TensorsError::Tensor { name: name.clone(), source })?;
-        set.push((name, tensor));
+        let (name, canonical, tail) = split_tensor(rest).ok_or(TensorsError::Cut(set.len()))?;
+        let tensor = Tensor::from_canonical(&canonical)
+            .map_err(|source| TensorsError::Tensor { name: name.to_owned(), source })?;
+        set.push((name.to_owned(), tensor));
         rest = tail;
     }
     Ok(set)
+}
+
+/// The first tensor's name and canonical encoding, and what follows.
+fn split_tensor(bytes: &[u8]) -> Option<(&str, Vec<u8>, &[u8])> {
+    fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+        let (length, tail) = bytes.split_first_chunk::<8>()?;
+        Some((usize::try_from(u64::from_le_bytes(*length)).ok()?, tail))
+    }
+    let (n, tail) = length(bytes)?;
+    let (name, tail) = tail.split_at_checked(n).filter(|_| n <= MAX_NAME)?;
+    let (_, after_type) = tail.split_first_chunk::<4>()?;
+    let (rank, _) = after_type.split_first_chunk::<4>()?;
+    let dims = usize::try_from(u32::from_le_bytes(*rank)).ok()?.checked_mul(8).filter(|d| *d <= HEAD - 16)?;
+    let (head, tail) = tail.split_at_checked(8 + dims)?;
+    let (n, tail) = length(tail)?;
+    let (content, tail) = tail.split_at_checked(n)?;
+    let mut canonical = b"isobitT1".to_vec();
+    canonical.extend_from_slice(head);
+    canonical.resize(HEAD, 0);
+    canonical.extend_from_slice(content);
+    Some((std::str::from_utf8(name).ok()?, canonical, tail))
 }
 
 #[cfg(test)]

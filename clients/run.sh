@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Starts a network in a temporary folder and runs Ethereum's own clients against it. Give the binary; default: a debug build.
+set -euo pipefail
+cd "$(dirname "$0")"
+isobit=${1:-../target/debug/isobit}
+[ -d node_modules ] || npm install --no-audit --no-fund --no-package-lock --silent
+python=${PYTHON:-.venv/bin/python}
+if [ ! -x "$python" ]; then
+    python3 -m venv .venv
+    .venv/bin/pip install -q -r requirements.txt
+fi
+folder=$(mktemp -d)
+port=$((20000 + RANDOM % 20000))
+export ISOBIT_URL="http://127.0.0.1:$port" ISOBIT_HOME="$folder"
+"$isobit" up --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
+network=$!
+trap 'kill $network 2>/dev/null; wait $network 2>/dev/null || true; rm -rf "$folder"' EXIT
+for _ in $(seq 100); do
+    curl -sf "$ISOBIT_URL/healthz" > /dev/null && break
+    sleep 0.1
+done
+ISOBIT_MODEL=0x$("$isobit" publish ../models/digits-cnn/model.onnx --name isobit/digits-cnn --json | sed 's/.*"model": *"\([0-9a-f]*\)".*/\1/' | grep -o '[0-9a-f]\{64\}')
+ISOBIT_KEY_HEX=0x$(cat "$folder/keys/wallet.key")
+export ISOBIT_MODEL ISOBIT_KEY_HEX
+
+node compile.mjs --check 2> /dev/null
+timeout 120 node ethers.mjs
+timeout 120 node viem.mjs
+timeout 120 "$python" web3_py.py
+cast=node_modules/.bin/cast
+[ "$($cast chain-id --rpc-url "$ISOBIT_URL")" = 1729 ]
+$cast send --rpc-url "$ISOBIT_URL" --private-key "$ISOBIT_KEY_HEX" --value 1ether 0x00000000000000000000000000000000000000bb --json | grep -q '"status":"0x1"'
+[ "$($cast balance --rpc-url "$ISOBIT_URL" 0x00000000000000000000000000000000000000bb)" = 1000000000000000000 ]
+$cast call --rpc-url "$ISOBIT_URL" 0x0000000000000000000000000000000000150b17 'modelNamed(string)(bytes32)' isobit/digits-cnn | grep -q "$ISOBIT_MODEL"
+echo "cast $($cast --version | head -1 | sed 's/.*Version: //; s/cast //'): 4 checks hold"
