@@ -255,7 +255,7 @@ impl Chain {
         Self::with_store(store, genesis, Pool::default())
     }
 
-    fn with_store(store: Store, genesis: Genesis, pool: Pool) -> Result<Self, ChainError> {
+    fn with_store(store: Store, genesis: Genesis, mut pool: Pool) -> Result<Self, ChainError> {
         genesis.check()?;
         let (store, genesis) = (Arc::new(store), Arc::new(genesis));
         if store.head()?.is_none() {
@@ -268,6 +268,9 @@ impl Chain {
             return Err(ChainError::OtherGenesis(why.into()));
         }
         let head = Arc::new(read_head(&store, &genesis)?);
+        for sender in pool.senders() {
+            pool.overtake(sender, head.nonce(sender)?);
+        }
         let inner = Inner { head, pool, dropped: BTreeMap::new(), failed: None, stopping: false };
         let shared =
             Shared { inner: Mutex::new(inner), work: Condvar::new(), block: Condvar::new(), store, genesis };

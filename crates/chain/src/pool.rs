@@ -58,6 +58,11 @@ impl Pool {
         Ok(pool)
     }
 
+    /// Those of whom transactions wait.
+    pub(crate) fn senders(&self) -> Vec<Address> {
+        self.senders.keys().copied().collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_hash.len()
     }

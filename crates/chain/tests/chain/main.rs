@@ -1,0 +1,6 @@
+//! The chain from outside: transactions in, blocks out, replay, faults.
+
+mod crash;
+mod jobs;
+mod play;
+mod world;
