@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Starts a network in a temporary folder and runs Ethereum's own clients against it. Give the binary; default: a debug build.
 set -euo pipefail
+isobit=$(realpath "${1:-target/debug/isobit}")
 cd "$(dirname "$0")"
-isobit=${1:-../target/debug/isobit}
 [ -d node_modules ] || npm install --no-audit --no-fund --no-package-lock --silent
 python=${PYTHON:-.venv/bin/python}
 if [ ! -x "$python" ]; then
@@ -32,4 +32,17 @@ cast=node_modules/.bin/cast
 $cast send --rpc-url "$ISOBIT_URL" --private-key "$ISOBIT_KEY_HEX" --value 1ether 0x00000000000000000000000000000000000000bb --json | grep -q '"status":"0x1"'
 [ "$($cast balance --rpc-url "$ISOBIT_URL" 0x00000000000000000000000000000000000000bb)" = 1000000000000000000 ]
 $cast call --rpc-url "$ISOBIT_URL" 0x0000000000000000000000000000000000150b17 'modelNamed(string)(bytes32)' isobit/digits-cnn | grep -q "$ISOBIT_MODEL"
+# OpenGradient's SDK, three generations of it.
+"$python" image.py "$folder/image.npy"
+"$isobit" run ../models/digits-cnn/model.onnx --input "image=$folder/image.npy" --output "$folder/out.npz" > /dev/null
+ISOBIT_EXPECTED=$("$python" expected.py "$folder/out.npz")
+export ISOBIT_EXPECTED ISOBIT_OG_KEY=$ISOBIT_KEY_HEX
+for version in 0.5.13 0.7.5 1.1.4; do
+    sdk=.venv-$version
+    if [ ! -x "$sdk/bin/python" ]; then
+        python3 -m venv "$sdk"
+        "$sdk/bin/pip" install -q "opengradient==$version" "web3==8.0.0"
+    fi
+    timeout 200 "$sdk/bin/python" opengradient_sdk.py
+done
 echo "cast $($cast --version | head -1 | sed 's/.*Version: //; s/cast //'): 4 checks hold"

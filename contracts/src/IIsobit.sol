@@ -9,6 +9,8 @@ pragma solidity ^0.8.20;
 interface IIsobit {
     /// @notice A model is registered. `model` is its content address, the same for everybody who publishes it.
     event Published(bytes32 indexed model, address indexed owner, string name);
+    /// @notice A model's manifest is on the ledger.
+    event Described(bytes32 indexed model);
     /// @notice A node joined with a stake.
     event Joined(address indexed node, uint256 stake);
     /// @notice A node will not be drawn any more; its stake can be withdrawn from `until`, in seconds since 1970.
@@ -87,6 +89,10 @@ interface IIsobit {
     /// @notice Puts tensors on the ledger by their root: anyone can, as the root says that they are the right ones.
     function provide(bytes calldata tensors) external returns (bytes32 root);
 
+    /// @notice Puts a published model's manifest on the ledger: its inputs and outputs, by which numbers become tensors. Anyone
+    /// can, as the model's address says that it is the right one.
+    function describe(bytes calldata manifest) external;
+
     /// @notice Commits a drawn node to its receipt.
     function commit(bytes32 job, bytes32 commitment) external;
 
@@ -117,6 +123,9 @@ interface IIsobit {
         external
         view
         returns (address owner, string memory name, string memory uri, uint256 unitFee);
+
+    /// @notice A model's manifest; empty if nobody has put it on the ledger.
+    function manifestOf(bytes32 model) external view returns (bytes memory manifest);
 
     /// @notice The model that a name stands for; zero if none.
     function modelNamed(string calldata name) external view returns (bytes32 model);

@@ -5,3 +5,4 @@
 use alloy_sol_types::sol;
 
 sol!("../../contracts/src/IIsobit.sol");
+sol!("../../contracts/src/IOpenGradient.sol");

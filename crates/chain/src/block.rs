@@ -7,8 +7,8 @@ use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, address};
 use alloy_rlp::{Decodable, RlpDecodable, RlpEncodable};
 use isobit_ledger::Job;
 
-use crate::ChainError;
 use crate::store::Changes;
+use crate::{ChainError, Missing};
 
 /// The ledger's account: the precompile of the rules, keeper of stakes and escrow.
 pub const LEDGER: Address = address!("0x0000000000000000000000000000000000150b17");
@@ -53,6 +53,8 @@ pub struct Refused {
     pub why: String,
     /// Whether it may be in a later block as it is.
     pub later: bool,
+    /// Inferences that it waits for.
+    pub missing: Vec<Missing>,
 }
 
 #[derive(RlpEncodable, RlpDecodable)]

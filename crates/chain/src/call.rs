@@ -85,7 +85,7 @@ pub(crate) fn call(head: &Head, call: &Call, gas: u64) -> Result<(ExecutionResul
         ..TxEnv::default()
     };
     let side = Shared::default();
-    let result = evm(&mut db, env.clone(), &head.genesis.params, &side).transact_raw(tx);
+    let result = evm(&mut db, env.clone(), &head.genesis.params, &side, true).transact_raw(tx);
     match result {
         Ok(result) => Ok((result.result, env)),
         Err(EVMError::Transaction(e)) => Err(CallError::Invalid(e.to_string())),

@@ -1,6 +1,6 @@
 //! A chain as its users see it: the head, the pool, and the sequencer that makes blocks of what waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,10 +15,14 @@ use crate::call::{self, Call, CallError};
 use crate::execute::{self, Proposal, account_prefix, storage_prefix};
 use crate::pool::Pool;
 use crate::store::{Row, Store, View};
-use crate::{Block, Built, ChainError, Genesis, trie};
+use crate::{Block, Built, ChainError, Genesis, Missing, Refused, trie};
 
 /// Time between blocks while jobs are in progress and nothing else happens: it moves their deadlines on.
 const IDLE_BLOCK: Duration = Duration::from_millis(500);
+/// How long a transaction waits for an inference before it is in a block without it, and reverted.
+const PATIENCE: Duration = Duration::from_secs(100);
+/// Most inferences that are waited for.
+const MAX_MISSING: usize = 10_000;
 /// How many outcomes of transactions that were dropped are remembered.
 const MAX_DROPPED: usize = 10_000;
 
@@ -127,6 +131,16 @@ impl Head {
         self.view.ledger(&self.genesis.params).answer(id)
     }
 
+    /// How the last job of a model on some inputs, with seed 0, was settled.
+    pub fn settled(&self, model: B256, inputs: B256) -> Option<Answer> {
+        self.view.ledger(&self.genesis.params).settled(model, inputs, 0)
+    }
+
+    /// A model's manifest, if it is on the ledger.
+    pub fn manifest(&self, model: B256) -> Option<Bytes> {
+        self.view.ledger(&self.genesis.params).manifest(model)
+    }
+
     /// A set of tensors on the ledger.
     pub fn tensors(&self, root: B256) -> Option<Bytes> {
         self.view.ledger(&self.genesis.params).tensors(root)
@@ -229,6 +243,10 @@ struct Shared {
 struct Inner {
     head: Arc<Head>,
     pool: Pool,
+    /// Transactions that wait for inferences: since when, and the last block that they could not be in.
+    held: BTreeMap<B256, (Instant, u64)>,
+    /// Inferences that are waited for and were not yet asked about.
+    missing: BTreeSet<Missing>,
     /// Transactions that were dropped, and why.
     dropped: BTreeMap<B256, String>,
     failed: Option<ChainError>,
@@ -271,7 +289,15 @@ impl Chain {
         for sender in pool.senders() {
             pool.overtake(sender, head.nonce(sender)?);
         }
-        let inner = Inner { head, pool, dropped: BTreeMap::new(), failed: None, stopping: false };
+        let inner = Inner {
+            head,
+            pool,
+            held: BTreeMap::new(),
+            missing: BTreeSet::new(),
+            dropped: BTreeMap::new(),
+            failed: None,
+            stopping: false,
+        };
         let shared =
             Shared { inner: Mutex::new(inner), work: Condvar::new(), block: Condvar::new(), store, genesis };
         Ok(Self { shared: Arc::new(shared), sequencer: Mutex::new(None) })
@@ -383,6 +409,17 @@ impl Chain {
         waited.unwrap_or_else(|e| e.into_inner()).0.head.header.number
     }
 
+    /// The output of an OpenGradient inference by the id in its event.
+    pub fn inference(&self, id: &str) -> Option<crate::abi::IOpenGradient::ModelOutput> {
+        let head = self.head();
+        crate::opengradient::by_id(&head.view.ledger(&head.genesis.params), id)
+    }
+
+    /// Inferences that transactions wait for, each told once. Whoever has them run puts their outputs on the ledger.
+    pub fn take_missing(&self) -> Vec<Missing> {
+        std::mem::take(&mut self.shared.lock().missing).into_iter().collect()
+    }
+
     /// What could be in the next block, best paid first.
     pub fn candidates(&self) -> Vec<Recovered<TxEnvelope>> {
         self.shared.lock().candidates()
@@ -420,7 +457,36 @@ impl Inner {
     fn candidates(&self) -> Vec<Recovered<TxEnvelope>> {
         let head = &self.head;
         let next = |sender| head.nonce(sender).unwrap_or(0);
-        self.pool.best(head.genesis.gas_limit, head.next_base_fee(), next, |_| false)
+        let number = head.header.number;
+        let waits = |(since, at): &(Instant, u64)| *at == number && since.elapsed() <= PATIENCE;
+        let is_held = |hash| self.held.get(&hash).is_some_and(waits);
+        self.pool.best(head.genesis.gas_limit, head.next_base_fee(), next, is_held)
+    }
+
+    /// Those that have waited for an inference for too long.
+    fn overdue(&self) -> BTreeSet<B256> {
+        self.held.iter().filter(|(_, (since, _))| since.elapsed() > PATIENCE).map(|(hash, _)| *hash).collect()
+    }
+
+    /// Drops what can be in no block, and remembers what waits for inferences, after a block or one that was not worth making.
+    fn sort_out(&mut self, refused: &[Refused]) {
+        for refused in refused.iter().filter(|r| !r.later) {
+            self.pool.remove(refused.hash);
+            while self.dropped.len() >= MAX_DROPPED {
+                self.dropped.pop_first();
+            }
+            self.dropped.insert(refused.hash, refused.why.clone());
+        }
+        let number = self.head.header.number;
+        for r in refused.iter().filter(|r| !r.missing.is_empty()) {
+            let since = self.held.get(&r.hash).map_or_else(Instant::now, |h| h.0);
+            self.held.insert(r.hash, (since, number));
+            if self.missing.len() < MAX_MISSING {
+                self.missing.extend(r.missing.iter().cloned());
+            }
+        }
+        let pool = &self.pool;
+        self.held.retain(|hash, _| pool.get(*hash).is_some());
     }
 }
 
@@ -455,15 +521,9 @@ impl Shared {
             let next = head.nonce(tx.signer())?;
             inner.pool.overtake(tx.signer(), next);
         }
-        for refused in built.refused.iter().filter(|r| !r.later) {
-            inner.pool.remove(refused.hash);
-            while inner.dropped.len() >= MAX_DROPPED {
-                inner.dropped.pop_first();
-            }
-            inner.dropped.insert(refused.hash, refused.why.clone());
-        }
         inner.pool.compact()?;
         inner.head = head;
+        inner.sort_out(&built.refused);
         self.block.notify_all();
         Ok(())
     }
@@ -483,7 +543,11 @@ impl Shared {
                 if busy && head.jobs().iter().any(|j| j.posted == posted) {
                     break;
                 }
-                let idle = if busy { IDLE_BLOCK } else { Duration::from_secs(3600) };
+                let idle = match (busy, inner.held.is_empty()) {
+                    (true, _) => IDLE_BLOCK,
+                    (false, false) => Duration::from_secs(1), // one may become overdue
+                    (false, true) => Duration::from_secs(3_600),
+                };
                 let waited = self.work.wait_timeout(inner, idle).unwrap_or_else(|e| e.into_inner());
                 inner = waited.0;
                 candidates = inner.candidates();
@@ -504,13 +568,19 @@ impl Shared {
             if inner.stopping {
                 return;
             }
-            let head = inner.head.clone();
+            let (head, overdue) = (inner.head.clone(), inner.overdue());
             drop(inner);
             last = Instant::now();
             let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            let proposal = Proposal { timestamp, beneficiary: how.beneficiary, txs: candidates };
+            let proposal = Proposal { timestamp, beneficiary: how.beneficiary, txs: candidates, overdue };
             let made = head.build(&proposal).and_then(|built| {
-                self.commit(&built)?;
+                if built.block.txs.is_empty() && !head.is_busy() {
+                    let mut inner = self.lock();
+                    inner.sort_out(&built.refused);
+                    self.block.notify_all();
+                } else {
+                    self.commit(&built)?;
+                }
                 Ok(built)
             });
             match made {

@@ -1,5 +1,6 @@
 //! Executing blocks: a parent's state, a header's context and transactions give the next state and its root.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use alloy_consensus::proofs::{calculate_receipt_root, calculate_transaction_root};
@@ -26,6 +27,7 @@ use revm::primitives::hardfork::SpecId;
 
 use crate::abi::IInferenceCallback;
 use crate::block::{Block, Built, LEDGER, Refused, is_system, system_tx};
+use crate::opengradient::{self, Missing};
 use crate::precompile::{ISystem, Shared, install};
 use crate::store::{Changes, Row, View};
 use crate::trie::{Change, Trie};
@@ -58,6 +60,8 @@ pub struct Proposal {
     pub beneficiary: Address,
     /// Transactions in order.
     pub txs: Vec<Recovered<TxEnvelope>>,
+    /// Those that have waited long enough for an inference: they are in the block even if it is not there.
+    pub overdue: BTreeSet<B256>,
 }
 
 /// The header of the block after `parent`, up to what executing it gives.
@@ -115,6 +119,7 @@ pub(crate) fn evm<DB: alloy_evm::Database>(
     env: EvmEnv,
     params: &Arc<Params>,
     side: &Shared,
+    simulate: bool,
 ) -> impl Evm<
     DB = DB,
     Tx = TxEnv,
@@ -124,6 +129,7 @@ pub(crate) fn evm<DB: alloy_evm::Database>(
 > {
     let mut evm = EthEvmBuilder::new(db, env).build();
     install(evm.precompiles_mut(), params, side);
+    opengradient::install(evm.precompiles_mut(), params, side, simulate);
     evm
 }
 
@@ -137,7 +143,8 @@ pub(crate) fn build(
     let header = next_header(genesis, parent, proposal.timestamp, proposal.beneficiary);
     let mut run = Run::new(genesis, view, header);
     for tx in &proposal.txs {
-        if let Err(refused) = run.transact(tx)? {
+        let may_wait = !proposal.overdue.contains(tx.inner().hash());
+        if let Err(refused) = run.transact(tx, may_wait)? {
             run.refused.push(refused);
         }
     }
@@ -159,7 +166,7 @@ pub(crate) fn execute(
     }
     let mut run = Run::new(genesis, view, header);
     for tx in block.txs.iter().filter(|tx| !is_system(tx.inner())) {
-        run.transact(tx)?.map_err(|r| invalid(format!("transaction {}: {}", r.hash, r.why)))?;
+        run.transact(tx, false)?.map_err(|r| invalid(format!("transaction {}: {}", r.hash, r.why)))?;
     }
     let built = run.end()?;
     if built.block != *block {
@@ -184,10 +191,14 @@ pub(crate) fn genesis_block(genesis: &Genesis, view: &View) -> Result<Built, Cha
     let mut rows: Vec<(Address, Row)> =
         genesis.alloc.iter().map(|(a, b)| (*a, Row { balance: *b, ..Row::default() })).collect();
     // A contract that calls a precompile first looks whether there is code.
+    let precompiles = [LEDGER, opengradient::HUB, opengradient::PRECOMPILE];
     let stub = Bytes::from_static(&[0xfe]);
     let code = keccak256(&stub);
-    rows.retain(|(a, _)| *a != LEDGER);
-    rows.push((LEDGER, Row { nonce: 1, code, ..Row::default() }));
+    for address in precompiles {
+        let balance = genesis.alloc.get(&address).copied().unwrap_or(0);
+        rows.retain(|(a, _)| *a != address);
+        rows.push((address, Row { nonce: 1, balance, code, ..Row::default() }));
+    }
     let mut changes = Changes::default();
     changes.code.insert(code, stub);
     let mut leaves: Vec<Change> = rows.iter().map(|(a, r)| (account_path(*a), Some(leaf(r)))).collect();
@@ -246,17 +257,32 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn evm_transact(&mut self, env: EvmEnv, tx: TxEnv) -> Result<ExecutionResult, EVMError<DbError>> {
-        let mut evm = evm(&mut self.db, env, &self.genesis.params, &self.side);
+    /// Runs a transaction. If it `may_wait` and lacks an inference, it changes nothing.
+    fn evm_transact(
+        &mut self,
+        env: EvmEnv,
+        tx: TxEnv,
+        may_wait: bool,
+    ) -> Result<Result<ExecutionResult, Vec<Missing>>, EVMError<DbError>> {
+        let mut evm = evm(&mut self.db, env, &self.genesis.params, &self.side, false);
         let result = evm.transact_raw(tx)?;
         drop(evm);
+        let missing = std::mem::take(&mut self.side.lock().unwrap_or_else(|e| e.into_inner()).missing);
+        if may_wait && !missing.is_empty() {
+            return Ok(Err(missing));
+        }
         self.db.commit(result.state);
-        Ok(result.result)
+        Ok(Ok(result.result))
     }
 
     /// A user's transaction. Invalid ones change nothing.
-    fn transact(&mut self, tx: &Recovered<TxEnvelope>) -> Result<Result<(), Refused>, ChainError> {
-        let refuse = |why: String, later| Ok(Err(Refused { hash: *tx.inner().hash(), why, later }));
+    fn transact(
+        &mut self,
+        tx: &Recovered<TxEnvelope>,
+        may_wait: bool,
+    ) -> Result<Result<(), Refused>, ChainError> {
+        let hash = *tx.inner().hash();
+        let refuse = |why: String, later| Ok(Err(Refused { hash, why, later, missing: Vec::new() }));
         if is_system(tx.inner()) {
             return refuse("a transaction without a signature".into(), false);
         }
@@ -264,8 +290,12 @@ impl<'a> Run<'a> {
             return refuse("the block has not as much gas left".into(), true);
         }
         let env = TxEnv::from_recovered_tx(tx.inner(), tx.signer());
-        match self.evm_transact(self.env.clone(), env) {
-            Ok(result) => {
+        match self.evm_transact(self.env.clone(), env, may_wait) {
+            Ok(Err(missing)) => {
+                let why = "it waits for an inference".to_owned();
+                Ok(Err(Refused { hash, why, later: true, missing }))
+            }
+            Ok(Ok(result)) => {
                 self.gas_used += result.tx_gas_used();
                 self.push(tx.clone(), result);
                 Ok(Ok(()))
@@ -310,7 +340,8 @@ impl<'a> Run<'a> {
             chain_id: Some(self.genesis.params.chain_id),
             ..TxEnv::default()
         };
-        self.evm_transact(env, env_tx).map_err(|e| ChainError::Evm(e.to_string()))
+        let result = self.evm_transact(env, env_tx, false).map_err(|e| ChainError::Evm(e.to_string()))?;
+        result.map_err(|_| ChainError::Evm("a block's own transaction does not wait".into()))
     }
 
     /// The end of the block: the base fees go to the burn account, the rules end the block, callbacks are made.

@@ -15,6 +15,7 @@ use revm::precompile::{PrecompileError, PrecompileHalt, PrecompileId, Precompile
 
 use crate::abi::IIsobit::{self, IIsobitCalls};
 use crate::block::{LEDGER, SYSTEM};
+use crate::opengradient::Missing;
 use crate::slots::{Ledger, Slots};
 
 sol! {
@@ -43,6 +44,7 @@ const LOG_GAS: (u64, u64, u64) = (375, 375, 8);
 pub(crate) struct Side {
     pub(crate) ended: Vec<Job>,
     pub(crate) callbacks: Vec<(Callback, Answer, Bytes)>,
+    pub(crate) missing: Vec<Missing>,
 }
 
 pub(crate) type Shared = Arc<Mutex<Side>>;
@@ -55,13 +57,34 @@ pub(crate) fn install(precompiles: &mut PrecompilesMap, params: &Arc<Params>, si
     precompiles.apply_precompile(&LEDGER, |_| Some(DynPrecompile::new_stateful(id, run)));
 }
 
-struct EvmSlots<'a, 'b> {
+/// The ledger's slots and coins within an EVM, and what using them costs.
+pub(crate) struct EvmSlots<'a, 'b> {
     evm: &'a mut EvmInternals<'b>,
     gas: u64,
     failed: Option<String>,
 }
 
-impl EvmSlots<'_, '_> {
+impl<'a, 'b> EvmSlots<'a, 'b> {
+    pub(crate) fn new(evm: &'a mut EvmInternals<'b>, gas: u64) -> Self {
+        Self { evm, gas, failed: None }
+    }
+
+    pub(crate) fn charge(&mut self, gas: u64) {
+        self.gas += gas;
+    }
+
+    pub(crate) fn log(&mut self, log: Log) {
+        self.evm.log(log);
+    }
+
+    /// The gas that was used, or what failed.
+    pub(crate) fn finish(self) -> Result<u64, PrecompileError> {
+        match self.failed {
+            Some(failed) => Err(PrecompileError::Fatal(failed)),
+            None => Ok(self.gas),
+        }
+    }
+
     fn check<T: Default>(&mut self, result: Result<T, impl std::fmt::Display>) -> T {
         result.unwrap_or_else(|e| {
             self.failed.get_or_insert(e.to_string());
@@ -120,17 +143,15 @@ fn call(
     }
     let direct = input.is_direct_call();
     let (data, caller, value, is_static) = (input.data, input.caller, input.value, input.is_static);
-    let mut slots = EvmSlots { evm: &mut input.internals, gas: entry, failed: None };
+    let mut slots = EvmSlots::new(&mut input.internals, entry);
     let outcome = if direct {
         dispatch(&mut slots, params, side, Call { data, caller, value, is_static })
     } else {
         Outcome::Reverts("the ledger is called directly, not by DELEGATECALL or CALLCODE".into())
     };
-    if let Some(failed) = slots.failed {
-        return Err(PrecompileError::Fatal(failed));
-    }
+    let gas = slots.finish()?;
     // The end of a block is nobody's to pay.
-    let gas = if caller == SYSTEM { 0 } else { slots.gas };
+    let gas = if caller == SYSTEM { 0 } else { gas };
     if gas > limit {
         return out_of_gas();
     }
@@ -213,7 +234,8 @@ fn end_block(
     });
     let callbacks = callbacks.collect();
     events.into_iter().for_each(|e| log(slots, e));
-    *side.lock().unwrap_or_else(|e| e.into_inner()) = Side { ended, callbacks };
+    let mut side = side.lock().unwrap_or_else(|e| e.into_inner());
+    (side.ended, side.callbacks) = (ended, callbacks);
     Outcome::Returns(Vec::new())
 }
 
@@ -254,6 +276,7 @@ fn action(call: IIsobitCalls, params: &Params, value: u128) -> Result<Action, St
             callback_gas: c.callbackGas,
         },
         IIsobitCalls::provide(c) => Action::Provide { tensors: c.tensors },
+        IIsobitCalls::describe(c) => Action::Describe { manifest: c.manifest },
         IIsobitCalls::commit(c) => Action::Commit { job: c.job, commitment: c.commitment },
         IIsobitCalls::reveal(c) => Action::Reveal {
             job: c.job,
@@ -294,6 +317,9 @@ fn view<S: Slots>(ledger: &Ledger<'_, S>, params: &Params, call: &IIsobitCalls) 
                 uri,
                 unitFee: U256::from(fee),
             })
+        }
+        IIsobitCalls::manifestOf(c) => {
+            IIsobit::manifestOfCall::abi_encode_returns(&ledger.manifest(c.model).unwrap_or_default())
         }
         IIsobitCalls::modelNamed(c) => {
             IIsobit::modelNamedCall::abi_encode_returns(&ledger.named(&c.name).unwrap_or_default())
@@ -356,6 +382,7 @@ fn log_data(event: Event) -> Option<LogData> {
         Event::Published { model, owner, name } => {
             IIsobit::Published { model, owner, name }.encode_log_data()
         }
+        Event::Described { model } => IIsobit::Described { model }.encode_log_data(),
         Event::Joined { node, stake } => IIsobit::Joined { node, stake: U256::from(stake) }.encode_log_data(),
         Event::Left { node, until } => IIsobit::Left { node, until }.encode_log_data(),
         Event::Withdrawn { node, stake } => {

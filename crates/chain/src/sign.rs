@@ -84,6 +84,7 @@ pub fn ledger_call(action: &Action, params: &Params) -> (u128, Bytes) {
             }
         }
         Action::Provide { tensors } => (0, IIsobit::provideCall { tensors }.abi_encode()),
+        Action::Describe { manifest } => (0, IIsobit::describeCall { manifest }.abi_encode()),
         Action::Commit { job, commitment } => (0, IIsobit::commitCall { job, commitment }.abi_encode()),
         Action::Reveal { job, outputs, failure, cost, receipt, salt } => {
             (0, IIsobit::revealCall { job, outputs, failure, cost, receipt, salt }.abi_encode())

@@ -32,6 +32,7 @@ enum Kind {
     Tensors = 7,
     Callback = 8,
     Settled = 9,
+    Manifest = 10,
     Models = 16,
     Nodes = 17,
     Jobs = 18,
@@ -150,6 +151,11 @@ impl<'p, S: Slots> Ledger<'p, S> {
     /// Tensors on the ledger.
     pub(crate) fn tensors(&self, root: B256) -> Option<Bytes> {
         self.bytes(Kind::Tensors, root.as_slice()).map(Bytes::from)
+    }
+
+    /// A model's manifest.
+    pub(crate) fn manifest(&self, model: B256) -> Option<Bytes> {
+        self.bytes(Kind::Manifest, model.as_slice()).map(Bytes::from)
     }
 
     /// How many jobs a requester has posted.
@@ -285,6 +291,12 @@ impl<S: Slots> Storage for Ledger<'_, S> {
     fn set_tensors(&mut self, root: B256, tensors: Bytes) {
         if self.load(slot(Kind::Tensors, root.as_slice())).is_zero() {
             self.set_bytes(Kind::Tensors, root.as_slice(), Some(&tensors));
+        }
+    }
+
+    fn set_manifest(&mut self, model: B256, manifest: Bytes) {
+        if self.load(slot(Kind::Manifest, model.as_slice())).is_zero() {
+            self.set_bytes(Kind::Manifest, model.as_slice(), Some(&manifest));
         }
     }
 

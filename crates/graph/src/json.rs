@@ -45,6 +45,13 @@ impl Json {
         }
     }
 
+    pub(crate) fn as_array(&self) -> Option<&[Json]> {
+        match self {
+            Json::Array(items) => Some(items),
+            _ => None,
+        }
+    }
+
     pub(crate) fn encode(&self) -> String {
         let mut out = String::new();
         self.write(&mut out);

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use isobit_onnx::{Limits, Memory, NoExternal};
-use isobit_tensor::Hash;
+use isobit_tensor::{DType, Hash};
 
 use crate::json::Json;
 use crate::{Dim, Graph, GraphError, Model, ValueId, canonicalize, export_external, import, upgrade};
@@ -130,6 +130,21 @@ pub struct Manifest {
     pub model: Part,
     /// The weights file.
     pub weights: Part,
+    /// The inputs in order.
+    pub inputs: Vec<Slot>,
+    /// The outputs in order.
+    pub outputs: Vec<Slot>,
+}
+
+/// An input or output as a manifest describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// Element type; `None` for a sequence or a map, or if the model does not say.
+    pub dtype: Option<DType>,
+    /// Extents, `None` for one that is chosen by the run; `None` for any shape.
+    pub shape: Option<Vec<Option<u64>>>,
 }
 
 impl Manifest {
@@ -153,8 +168,27 @@ impl Manifest {
             Some(Part { hash, bytes: part.get("bytes").and_then(Json::as_u64)? })
         };
         let missing = || error("does not name its files");
-        Ok(Self { model: part(MODEL).ok_or_else(missing)?, weights: part(WEIGHTS).ok_or_else(missing)? })
+        let slots = |key: &str| {
+            let list = json.get(key).and_then(Json::as_array);
+            let slots: Option<Vec<Slot>> = list.and_then(|l| l.iter().map(slot).collect());
+            slots.ok_or_else(|| error("does not describe its inputs and outputs"))
+        };
+        Ok(Self {
+            model: part(MODEL).ok_or_else(missing)?,
+            weights: part(WEIGHTS).ok_or_else(missing)?,
+            inputs: slots("inputs")?,
+            outputs: slots("outputs")?,
+        })
     }
+}
+
+fn slot(json: &Json) -> Option<Slot> {
+    let dims = json.get("shape").and_then(Json::as_array);
+    Some(Slot {
+        name: json.get("name")?.as_str()?.to_owned(),
+        dtype: json.get("dtype").and_then(Json::as_str).and_then(DType::from_name),
+        shape: dims.map(|dims| dims.iter().map(Json::as_u64).collect()),
+    })
 }
 
 fn manifest(model: &Model, bytes: &[u8], weights: &[u8]) -> Json {

@@ -50,6 +50,11 @@ pub enum Action {
         /// [`isobit_proof::encode_tensors`].
         tensors: Bytes,
     },
+    /// Puts the manifest of a published model on the ledger, where contracts can read what the model takes and gives.
+    Describe {
+        /// Its bytes; their BLAKE3 is the model's address.
+        manifest: Bytes,
+    },
     /// Commits a drawn node to its receipt.
     Commit {
         /// The job.

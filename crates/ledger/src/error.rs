@@ -43,6 +43,9 @@ pub enum TxError {
     /// As many jobs are in progress as the network keeps.
     #[error("{0} jobs are in progress, which is all the network keeps; try again when some have ended")]
     Busy(u64),
+    /// A manifest that is too long for the ledger.
+    #[error("a manifest of {0} bytes; the ledger takes at most {1}")]
+    Manifest(usize, usize),
     /// The model was published before.
     #[error("model {0} is published already")]
     ModelExists(B256),

@@ -13,6 +13,11 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// A model's manifest is on the ledger.
+    Described {
+        /// The model.
+        model: B256,
+    },
     /// A node joined.
     Joined {
         /// Which.

@@ -2,7 +2,8 @@
 
 mod jobs;
 
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, Bytes};
+use isobit_tensor::Hash;
 
 use crate::{Action, Event, Job, ModelEntry, NodeEntry, Params, Storage, TxError};
 
@@ -20,6 +21,8 @@ pub struct BlockContext {
 /// Longest name, URI and endpoint, in bytes.
 pub(crate) const MAX_NAME: usize = 128;
 pub(crate) const MAX_URI: usize = 512;
+/// Longest manifest, in bytes.
+const MAX_MANIFEST: usize = 16 << 10;
 pub(crate) const MAX_ENDPOINT: usize = 256;
 
 /// Applies an action of `from`, whom the caller has authenticated. Returns what happened. A refused action changes nothing.
@@ -66,6 +69,7 @@ impl<S: Storage> Rules<'_, S> {
             Action::Withdraw => self.withdraw(from),
             Action::Post { .. } => self.post(from, action),
             Action::Provide { tensors } => self.provide(tensors),
+            Action::Describe { manifest } => self.describe(manifest),
             Action::Commit { job, commitment } => self.commit(from, *job, *commitment),
             Action::Reveal { job, .. } => self.reveal(from, *job, action),
         }
@@ -92,6 +96,17 @@ impl<S: Storage> Rules<'_, S> {
         let entry = ModelEntry { owner: from, name: name.to_owned(), uri: uri.to_owned(), unit_fee };
         self.storage.set_model(model, entry);
         self.events.push(Event::Published { model, owner: from, name: name.to_owned() });
+        Ok(())
+    }
+
+    fn describe(&mut self, manifest: &Bytes) -> Result<(), TxError> {
+        if manifest.len() > MAX_MANIFEST {
+            return Err(TxError::Manifest(manifest.len(), MAX_MANIFEST));
+        }
+        let model = B256::from(Hash::of(manifest).0);
+        self.storage.model(model).ok_or(TxError::NoModel(model))?;
+        self.storage.set_manifest(model, manifest.clone());
+        self.events.push(Event::Described { model });
         Ok(())
     }
 

@@ -87,6 +87,8 @@ pub struct State {
     pub answers: BTreeMap<B256, Answer>,
     /// Tensors on the ledger by root.
     pub tensors: BTreeMap<B256, Bytes>,
+    /// Manifests by model.
+    pub manifests: BTreeMap<B256, Bytes>,
     /// Callbacks that are due.
     pub callbacks: Vec<Callback>,
 }
@@ -171,6 +173,10 @@ impl Storage for State {
 
     fn set_tensors(&mut self, root: B256, tensors: Bytes) {
         self.tensors.insert(root, tensors);
+    }
+
+    fn set_manifest(&mut self, model: B256, manifest: Bytes) {
+        self.manifests.insert(model, manifest);
     }
 
     fn push_callback(&mut self, callback: Callback) {

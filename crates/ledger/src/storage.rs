@@ -103,6 +103,8 @@ pub trait Storage {
     fn set_answer(&mut self, job: &Job, answer: Answer);
     /// Writes a set of tensors by its root. Sets are never removed.
     fn set_tensors(&mut self, root: B256, tensors: Bytes);
+    /// Writes a model's manifest.
+    fn set_manifest(&mut self, model: B256, manifest: Bytes);
     /// Puts a callback at the end of the queue.
     fn push_callback(&mut self, callback: Callback);
 }

@@ -8,6 +8,8 @@
 //! | `GET /v1/wait?height=H` | waits up to a second for a block after H; `{"height"}` |
 //! | `GET /v1/accounts/{address}` | `{"balance", "nonce", "stake", "posted", "base_fee"}` |
 //! | `GET /v1/models` | `[{"model", "name"}]` |
+//! | `GET /v1/models/{model}/manifest` | the model's manifest, if it is on the ledger |
+//! | `GET /artela-network/artela-rollkit/inference/tx/{id}` | an inference's output, as OpenGradient's SDK asks for it |
 //! | `GET /v1/names?name=N` | `{"model"}` that the name stands for |
 //! | `GET /v1/jobs/{id}` | a job, as an object and as RLP |
 //! | `GET /v1/nodes/{address}/jobs` | jobs in progress that the node was drawn for |
@@ -41,7 +43,7 @@ use isobit_tensor::Hash;
 use serde_json::{Value, json};
 use tower_http::cors::{Any, CorsLayer};
 
-use crate::{Gateway, Local, NodeError};
+use crate::{Gateway, Local, NodeError, opengradient};
 
 /// Longest body of a request.
 const MAX_BODY: usize = 4 << 30;
@@ -67,6 +69,8 @@ pub async fn serve(
         .route("/v1/jobs/{id}", get(job))
         .route("/v1/nodes/{address}/jobs", get(assigned))
         .route("/v1/blocks/{height}", get(block))
+        .route("/artela-network/artela-rollkit/inference/tx/{id}", get(opengradient::inference))
+        .route("/v1/models/{model}/manifest", get(manifest))
         .route("/v1/names", get(named))
         .route("/v1/tensors/{root}", get(tensors))
         .route("/v1/estimate", post(estimate))
@@ -255,6 +259,12 @@ async fn estimate(State(local): State<Local>, body: Bytes) -> Answer {
     };
     let gas = blocking(move || local.estimate(e.from, &order)).await?;
     Ok(Json(json!({ "gas": gas })))
+}
+
+async fn manifest(State(local): State<Local>, Path(model): Path<String>) -> Result<Vec<u8>, Failure> {
+    let model: B256 = parse("model's address", &model)?;
+    let found = blocking(move || local.manifest(model)).await?;
+    Ok(found.ok_or_else(|| NodeError::absent("the manifest of model", model))?)
 }
 
 async fn tensors(State(local): State<Local>, Path(root): Path<String>) -> Result<Vec<u8>, Failure> {

@@ -71,6 +71,8 @@ pub trait Gateway: Send + Sync {
     fn wait_for(&self, hash: B256) -> Result<Sent, NodeError>;
     /// A job, in progress or ended.
     fn job(&self, id: B256) -> Result<Option<Job>, NodeError>;
+    /// A model's manifest, if it is on the ledger.
+    fn manifest(&self, model: B256) -> Result<Option<Vec<u8>>, NodeError>;
     /// Whether a set of tensors is on the ledger.
     fn is_provided(&self, root: B256) -> Result<bool, NodeError>;
     /// Jobs in progress that a node was drawn for.
@@ -180,6 +182,10 @@ impl Gateway for Local {
 
     fn job(&self, id: B256) -> Result<Option<Job>, NodeError> {
         Ok(self.chain.job(id)?)
+    }
+
+    fn manifest(&self, model: B256) -> Result<Option<Vec<u8>>, NodeError> {
+        Ok(self.chain.head().manifest(model).map(|m| m.to_vec()))
     }
 
     fn is_provided(&self, root: B256) -> Result<bool, NodeError> {

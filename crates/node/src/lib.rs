@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod broker;
 mod error;
 mod gateway;
 mod network;
 mod objects;
+mod opengradient;
 mod remote;
 mod worker;
 

@@ -12,12 +12,17 @@ use isobit_ledger::{Action, COIN, Params};
 use isobit_proof::Key;
 use isobit_runtime::{KernelSet, Options};
 
+use crate::broker::Broker;
 use crate::{Client, Gateway, Honest, Local, NodeError, Run, Worker};
 
 /// Coins of the wallet of a new network, in base units.
 const WALLET: u128 = 1_000_000 * COIN;
 /// Coins that a node needs beside its stake, to send transactions.
 const GAS_MONEY: u128 = COIN;
+/// Most that is paid for an inference that a transaction waits for.
+const SPONSORED: u128 = COIN;
+/// Coins of the account that pays for them.
+const BROKER: u128 = 1_000 * COIN;
 /// Coins of each node of a new network.
 const NODE: u128 = 2_000 * COIN;
 
@@ -57,6 +62,7 @@ impl Network {
         let stop = Arc::new(AtomicBool::new(false));
         let mut network =
             Self { local, wallet, nodes: Vec::new(), dir: dir.to_owned(), stop, workers: Vec::new() };
+        network.broker()?;
         for (key, set) in nodes {
             network.add_node(key, set, Box::new(Honest))?;
         }
@@ -66,6 +72,25 @@ impl Network {
     fn key(folder: &Path, name: &str) -> Result<Key, NodeError> {
         let path = folder.join(format!("{name}.key"));
         Key::load_or_generate(&path).map_err(|e| NodeError::Store(e.to_string()))
+    }
+
+    /// Starts to have the inferences run that transactions wait for, from an account that the wallet fills up.
+    fn broker(&mut self) -> Result<(), NodeError> {
+        let key = Self::key(&self.dir.join("keys"), "broker")?;
+        let has = self.local.account(key.address())?.balance;
+        let client = Client::new(&self.local, self.wallet.clone())?;
+        let affords = self.local.account(self.wallet.address())?.balance > 2 * BROKER;
+        if has < BROKER / 10 && affords {
+            client.transfer(key.address(), BROKER - has)?;
+        }
+        let mut broker = Broker::new(self.local.clone(), key, SPONSORED);
+        let stop = self.stop.clone();
+        let thread = std::thread::Builder::new()
+            .name("broker".into())
+            .spawn(move || broker.work(&stop))
+            .map_err(|e| NodeError::Store(e.to_string()))?;
+        self.workers.push(thread);
+        Ok(())
     }
 
     /// Starts a node: it joins with the least stake if it has not joined before (from its own coins, which the wallet

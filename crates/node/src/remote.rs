@@ -167,6 +167,10 @@ impl Gateway for Remote {
         self.json(&path, None)?.map(|v| self.read_job(&path, &v)).transpose()
     }
 
+    fn manifest(&self, model: B256) -> Result<Option<Vec<u8>>, NodeError> {
+        self.call(&format!("/v1/models/{model}/manifest"), None)
+    }
+
     fn is_provided(&self, root: B256) -> Result<bool, NodeError> {
         Ok(self.call(&format!("/v1/tensors/{root}"), None)?.is_some())
     }

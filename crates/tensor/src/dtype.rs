@@ -25,6 +25,11 @@ macro_rules! dtypes {
                 match self { $(DType::$name => $text,)* }
             }
 
+            /// The type of this name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($text => Some(DType::$name),)* _ => None }
+            }
+
             /// Width of one element in bits; 0 for strings.
             pub fn bits(self) -> usize {
                 match self { $(DType::$name => $bits,)* }

@@ -116,7 +116,7 @@ fn next(chain: &Chain, rng: &mut Rng, keys: &[isobit_proof::Key]) -> Proposal {
         let _ = chain.submit(&order.sign(key, 1729).1);
     }
     let timestamp = chain.head().header.timestamp + 1;
-    Proposal { timestamp, beneficiary: Address::ZERO, txs: chain.candidates() }
+    Proposal { timestamp, beneficiary: Address::ZERO, txs: chain.candidates(), overdue: Default::default() }
 }
 
 #[test]

@@ -93,6 +93,7 @@ impl World {
             timestamp: head.header.timestamp + 1,
             beneficiary: Address::repeat_byte(0xbe),
             txs: self.chain.candidates(),
+            overdue: Default::default(),
         };
         let built = head.build(&proposal).unwrap();
         self.chain.commit(&built).unwrap();

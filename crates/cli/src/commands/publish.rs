@@ -10,6 +10,9 @@ use isobit_runtime::check;
 
 use crate::{home, model, output};
 
+/// Longest manifest that the ledger takes, in bytes.
+const MAX_MANIFEST: usize = 16 << 10;
+
 /// Publish a model: store its canonical form, register its address.
 ///
 /// The address depends on nothing but the model's meaning: the same model from another file has the same address.
@@ -55,6 +58,12 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
                 uri: String::new(),
                 unit_fee: 0,
             })?;
+        }
+        // So that contracts and OpenGradient's SDK can give numbers instead of tensors.
+        let manifest = object.manifest();
+        if gateway.manifest(id)?.is_none() && manifest.len() <= MAX_MANIFEST {
+            let manifest = manifest.to_vec().into();
+            Client::new(&gateway, args.network.key()?)?.act(Action::Describe { manifest })?;
         }
     }
     if json {
