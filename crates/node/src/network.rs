@@ -44,15 +44,20 @@ impl std::fmt::Debug for Network {
 
 impl Network {
     /// Opens the network in a folder, or founds one there: a wallet with a million coins, and a node with a stake for
-    /// each kernel set given. There is a block whenever transactions wait, and `block_time` since the last one has passed. Keys are in `keys/`, readable by their owner alone.
-    pub fn open(dir: &Path, sets: &[KernelSet], block_time: Duration) -> Result<Self, NodeError> {
+    /// each kernel set given. There is a block whenever transactions wait, and `block_time` since the last one has passed. Keys are in `keys/`, readable by their owner alone, new ones encrypted if there is a password.
+    pub fn open(
+        dir: &Path,
+        sets: &[KernelSet],
+        block_time: Duration,
+        password: Option<&str>,
+    ) -> Result<Self, NodeError> {
         let keys = dir.join("keys");
         std::fs::create_dir_all(&keys).map_err(|e| NodeError::Store(format!("{}: {e}", keys.display())))?;
-        let wallet = Self::key(&keys, "wallet")?;
+        let wallet = Self::key(&keys, "wallet", password)?;
         let nodes = sets
             .iter()
             .enumerate()
-            .map(|(i, &set)| Ok((Self::key(&keys, &format!("node-{}", i + 1))?, set)))
+            .map(|(i, &set)| Ok((Self::key(&keys, &format!("node-{}", i + 1), password)?, set)))
             .collect::<Result<Vec<_>, NodeError>>()?;
         let mut genesis = vec![(wallet.address(), WALLET)];
         genesis.extend(nodes.iter().map(|(k, _)| (k.address(), NODE)));
@@ -62,21 +67,20 @@ impl Network {
         let stop = Arc::new(AtomicBool::new(false));
         let mut network =
             Self { local, wallet, nodes: Vec::new(), dir: dir.to_owned(), stop, workers: Vec::new() };
-        network.broker()?;
+        network.broker(Self::key(&keys, "broker", password)?)?;
         for (key, set) in nodes {
             network.add_node(key, set, Box::new(Honest))?;
         }
         Ok(network)
     }
 
-    fn key(folder: &Path, name: &str) -> Result<Key, NodeError> {
+    fn key(folder: &Path, name: &str, password: Option<&str>) -> Result<Key, NodeError> {
         let path = folder.join(format!("{name}.key"));
-        Key::load_or_generate(&path).map_err(|e| NodeError::Store(e.to_string()))
+        Key::load_or_generate(&path, password).map_err(|e| NodeError::Store(e.to_string()))
     }
 
     /// Starts to have the inferences run that transactions wait for, from an account that the wallet fills up.
-    fn broker(&mut self) -> Result<(), NodeError> {
-        let key = Self::key(&self.dir.join("keys"), "broker")?;
+    fn broker(&mut self, key: Key) -> Result<(), NodeError> {
         let has = self.local.account(key.address())?.balance;
         let client = Client::new(&self.local, self.wallet.clone())?;
         let affords = self.local.account(self.wallet.address())?.balance > 2 * BROKER;

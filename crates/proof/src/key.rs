@@ -32,6 +32,26 @@ pub enum KeyError {
         /// The system's words.
         source: std::io::Error,
     },
+    /// The file is encrypted.
+    #[error("{path} is encrypted; give its password with --password-file or ISOBIT_PASSWORD_FILE")]
+    PasswordNeeded {
+        /// Which file.
+        path: String,
+    },
+    /// Another password.
+    #[error("this is not the password of {path}")]
+    WrongPassword {
+        /// Which file.
+        path: String,
+    },
+    /// Not a keystore that can be read or written.
+    #[error("{path} is no Ethereum keystore of version 3: {why}")]
+    Keystore {
+        /// Which file.
+        path: String,
+        /// Why.
+        why: String,
+    },
 }
 
 impl Key {
@@ -48,38 +68,83 @@ impl Key {
         SigningKey::from_slice(&secret[..]).map(Self).map_err(|_| KeyError::Malformed)
     }
 
-    /// Reads a key file as [`Key::save`] writes it.
-    pub fn load(path: &Path) -> Result<Self, KeyError> {
-        let fail = |source| KeyError::File { path: path.display().to_string(), source };
+    /// Reads a key file as [`Key::save`] writes it, or another Ethereum tool's keystore. A password that is not needed is not
+    /// looked at.
+    pub fn load(path: &Path, password: Option<&str>) -> Result<Self, KeyError> {
+        let name = || path.display().to_string();
+        let fail = |source| KeyError::File { path: name(), source };
         // Longer than any key file; with room for it, so that no part of the secret is left where a buffer was before.
-        let mut text = Zeroizing::new(String::with_capacity(1024));
-        File::open(path).and_then(|f| f.take(1024).read_to_string(&mut text)).map_err(fail)?;
-        Self::from_hex(&text)
+        let mut text = Zeroizing::new(String::with_capacity(4096));
+        File::open(path).and_then(|f| f.take(4096).read_to_string(&mut text)).map_err(fail)?;
+        if !text.trim_start().starts_with('{') {
+            return Self::from_hex(&text);
+        }
+        let password = password.ok_or_else(|| KeyError::PasswordNeeded { path: name() })?;
+        let secret = Zeroizing::new(eth_keystore::decrypt_key(path, password).map_err(|e| match e {
+            eth_keystore::KeystoreError::MacMismatch => KeyError::WrongPassword { path: name() },
+            e => KeyError::Keystore { path: name(), why: e.to_string() },
+        })?);
+        SigningKey::from_slice(&secret).map(Self).map_err(|_| KeyError::Malformed)
     }
 
-    /// Writes the secret in hexadecimal to a new file that only its owner may read (on Unix; elsewhere the folder's rights
-    /// decide). **It is not encrypted**: keep the file as you would keep cash. An existing file is never overwritten. When it
-    /// returns, the key is on disk.
-    pub fn save(&self, path: &Path) -> Result<(), KeyError> {
+    /// Whether a key file is encrypted.
+    pub fn is_encrypted(path: &Path) -> Result<bool, KeyError> {
         let fail = |source| KeyError::File { path: path.display().to_string(), source };
+        let mut first = [0];
+        let read = File::open(path).and_then(|mut f| f.read(&mut first)).map_err(fail)?;
+        Ok(read == 1 && first[0] == b'{')
+    }
+
+    /// Writes the key to a new file that only its owner may read (on Unix; elsewhere the folder's rights decide): with a
+    /// password as an Ethereum keystore (Web3 Secret Storage, version 3, scrypt), which other tools read too; without one as
+    /// hexadecimal, which is to be kept as one would keep cash. An existing file is never overwritten. When it returns, the key is
+    /// on disk.
+    pub fn save(&self, path: &Path, password: Option<&str>) -> Result<(), KeyError> {
+        let name = || path.display().to_string();
+        let fail = |source| KeyError::File { path: name(), source };
+        let secret = Zeroizing::new(<[u8; 32]>::from(self.0.to_bytes()));
+        let text = match password {
+            None => {
+                let mut text = Zeroizing::new(vec![b'\n'; 65]);
+                hex::encode_to_slice(&secret[..], &mut text[..64]).expect("two digits a byte");
+                text
+            }
+            Some(password) => {
+                let folder = tempfile::tempdir().map_err(fail)?;
+                let encrypted =
+                    eth_keystore::encrypt_key(folder.path(), &mut OsRng, &secret[..], password, Some("key"));
+                encrypted.map_err(|e| KeyError::Keystore { path: name(), why: e.to_string() })?;
+                Zeroizing::new(std::fs::read(folder.path().join("key")).map_err(fail)?)
+            }
+        };
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path).map_err(fail)?;
-        let secret = Zeroizing::new(<[u8; 32]>::from(self.0.to_bytes()));
-        let mut text = Zeroizing::new([b'\n'; 65]);
-        hex::encode_to_slice(&secret[..], &mut text[..64]).expect("two digits a byte");
         file.write_all(&text[..]).and_then(|()| file.sync_all()).map_err(fail)
     }
 
+    /// Encrypts a key file in place. If it is cut short, the file is as it was.
+    pub fn encrypt(path: &Path, password: &str) -> Result<Self, KeyError> {
+        let key = Self::load(path, Some(password))?;
+        let next = path.with_extension("encrypted");
+        let fail = |source| KeyError::File { path: path.display().to_string(), source };
+        if next.exists() {
+            std::fs::remove_file(&next).map_err(fail)?;
+        }
+        key.save(&next, Some(password))?;
+        std::fs::rename(&next, path).map_err(fail)?;
+        Ok(key)
+    }
+
     /// The key in `path`, which is made with a new key if it does not exist.
-    pub fn load_or_generate(path: &Path) -> Result<Self, KeyError> {
+    pub fn load_or_generate(path: &Path, password: Option<&str>) -> Result<Self, KeyError> {
         if path.exists() {
-            return Self::load(path);
+            return Self::load(path, password);
         }
         let key = Self::generate();
-        key.save(path)?;
+        key.save(path, password)?;
         Ok(key)
     }
 
@@ -120,17 +185,46 @@ mod tests {
     #[test]
     fn files_round_trip_and_are_never_overwritten() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("key");
-        let key = Key::load_or_generate(&path).unwrap();
-        assert_eq!(Key::load_or_generate(&path).unwrap().address(), key.address());
-        assert!(Key::generate().save(&path).is_err());
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for (name, password) in [("plain", None), ("encrypted", Some("correct horse"))] {
+            let path = dir.path().join(name);
+            let key = Key::load_or_generate(&path, password).unwrap();
+            assert_eq!(Key::load_or_generate(&path, password).unwrap().address(), key.address());
+            assert!(Key::generate().save(&path, password).is_err());
+            assert_eq!(Key::is_encrypted(&path).unwrap(), password.is_some());
+            let secret = hex::encode(key.0.to_bytes());
+            assert_eq!(std::fs::read_to_string(&path).unwrap().contains(&secret), password.is_none());
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            }
         }
-        std::fs::write(&path, "zz").unwrap();
-        assert!(Key::load(&path).is_err());
+        let encrypted = dir.path().join("encrypted");
+        assert!(matches!(Key::load(&encrypted, None), Err(KeyError::PasswordNeeded { .. })));
+        assert!(matches!(Key::load(&encrypted, Some("battery")), Err(KeyError::WrongPassword { .. })));
+        let plain = dir.path().join("plain");
+        let key = Key::load(&plain, None).unwrap();
+        assert_eq!(Key::encrypt(&plain, "staple").unwrap().address(), key.address());
+        assert!(Key::is_encrypted(&plain).unwrap());
+        assert_eq!(Key::load(&plain, Some("staple")).unwrap().address(), key.address());
+        for bad in ["zz", "{}", "{"] {
+            std::fs::write(&plain, bad).unwrap();
+            assert!(Key::load(&plain, Some("staple")).is_err(), "{bad}");
+        }
+    }
+
+    /// The test vector of the Web3 Secret Storage definition (scrypt), which is not ours.
+    #[test]
+    fn a_foreign_keystore_is_read() {
+        let text = r#"{"crypto":{"cipher":"aes-128-ctr","cipherparams":{"iv":"83dbcc02d8ccb40e466191a123791e0e"},"ciphertext":"d172bf743a674da9cdad04534d56926ef8358534d458fffccd4e6ad2fbde479c","kdf":"scrypt","kdfparams":{"dklen":32,"n":262144,"p":8,"r":1,"salt":"ab0c7876052600dd703518d6fc3fe8984592145b591fc8fb5c6d43190334ba19"},"mac":"2103ac29920d71da29f15d75b4a16dbe95cfd7ff8faea1056c33131d846e3097"},"id":"3198bc9c-6672-5ab3-d995-4942343ae5b6","version":3}"#;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, text).unwrap();
+        let key = Key::load(&path, Some("testpassword")).unwrap();
+        assert_eq!(
+            hex::encode(key.0.to_bytes()),
+            "7a28b5ba57c53603b0b07b56bba752f7784bf506fa95edc395f5cf6c7514fe9d"
+        );
     }
 
     #[test]

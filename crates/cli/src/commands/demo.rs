@@ -50,7 +50,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let start = Instant::now();
     let dir = tempfile::tempdir().context("no temporary folder")?;
     let sets = unlike_sets();
-    let mut network = Network::open(dir.path(), &sets, Duration::ZERO)?;
+    let mut network = Network::open(dir.path(), &sets, Duration::ZERO, None)?;
     let names = sets.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
     say(&format!("network   one hub, one ledger, {} nodes with kernel sets {names}", sets.len()));
 

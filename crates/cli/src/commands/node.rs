@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use isobit_ledger::Action;
 use isobit_node::{Client, Gateway, Remote, Worker};
-use isobit_proof::Key;
 use isobit_runtime::{KernelSet, Options};
 
 use crate::{coins, model, output};
@@ -23,6 +22,8 @@ pub(crate) struct Args {
     /// The node's key file; made if it does not exist.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    #[command(flatten)]
+    password: crate::home::Password,
     /// Stake to join with, in coins; the least one unless given.
     #[arg(long, value_parser = coins::parse, value_name = "COINS")]
     stake: Option<u128>,
@@ -42,7 +43,7 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let gateway = Remote::new(&args.url);
-    let key = Key::load_or_generate(&args.key)?;
+    let key = args.password.load_or_generate(&args.key)?;
     let address = key.address();
     let client = Client::new(&gateway, key.clone())?;
     if args.leave || args.withdraw {

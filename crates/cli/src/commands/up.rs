@@ -26,6 +26,8 @@ pub(crate) struct Args {
     /// Nodes to run in this process; 0 for none (nodes can join from elsewhere with `isobit node`).
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=15))]
     nodes: u8,
+    #[command(flatten)]
+    password: home::Password,
     /// Least time between two blocks, in milliseconds. Wallets expect 300 or more.
     #[arg(long, default_value_t = 300, value_name = "MS")]
     block_time: u64,
@@ -35,8 +37,19 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let dir = home::data(args.data.as_deref())?;
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let best = KernelSet::best();
+    let password = args.password.given()?;
+    if password.is_none() && !json && !dir.join("keys").exists() {
+        output::line(
+            "note      the keys are not encrypted; give --password-file, or run `isobit wallet encrypt` later",
+        );
+    }
     let block_time = Duration::from_millis(args.block_time);
-    let mut network = Network::open(&dir, &vec![best; usize::from(args.nodes)], block_time)?;
+    let mut network = Network::open(
+        &dir,
+        &vec![best; usize::from(args.nodes)],
+        block_time,
+        password.as_deref().map(String::as_str),
+    )?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(&args.listen)

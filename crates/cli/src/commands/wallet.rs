@@ -19,8 +19,14 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a new key. The file is readable by its owner alone and not encrypted: keep it as you would keep cash.
-    New,
+    /// Make a new key, encrypted with a password (an Ethereum keystore of version 3).
+    New {
+        /// Do not encrypt it: keep the file as you would keep cash.
+        #[arg(long)]
+        plain: bool,
+    },
+    /// Encrypt a key file that is not, in place.
+    Encrypt,
     /// Print the address.
     Address,
     /// Print the coins of an address (the wallet's unless given), and its stake.
@@ -40,16 +46,26 @@ enum Command {
 
 pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     match args.command {
-        Command::New => {
+        Command::New { plain } => {
             let path = args.network.key_path()?;
             if let Some(folder) = path.parent() {
                 std::fs::create_dir_all(folder)
                     .with_context(|| format!("cannot make {}", folder.display()))?;
             }
             let key = Key::generate();
-            key.save(&path).context("an existing key is never overwritten")?;
+            let password = if plain { None } else { Some(args.network.password.new_one()?) };
+            key.save(&path, password.as_deref().map(String::as_str))
+                .context("an existing key is never overwritten")?;
             say(json, serde_json::json!({ "address": key.address(), "file": path }), || {
                 format!("{} in {}", key.address(), path.display())
+            });
+        }
+        Command::Encrypt => {
+            let path = args.network.key_path()?;
+            anyhow::ensure!(!Key::is_encrypted(&path)?, "{} is encrypted already", path.display());
+            let key = Key::encrypt(&path, &args.network.password.new_one()?)?;
+            say(json, serde_json::json!({ "address": key.address(), "file": path }), || {
+                format!("{} in {} is encrypted", key.address(), path.display())
             });
         }
         Command::Address => {
