@@ -24,13 +24,13 @@ pub(crate) fn data(given: Option<&Path>) -> Result<PathBuf> {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Network {
     /// The network's URL.
-    #[arg(long, env = "ISOBIT_URL", default_value_t = format!("http://{LISTEN}"), value_name = "URL")]
+    #[arg(long, global = true, env = "ISOBIT_URL", default_value_t = format!("http://{LISTEN}"), value_name = "URL")]
     pub(crate) url: String,
     /// Data folder, for the wallet; ~/.isobit unless given.
-    #[arg(long, env = "ISOBIT_HOME", value_name = "DIR")]
+    #[arg(long, global = true, env = "ISOBIT_HOME", value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// Key file; the data folder's wallet unless given.
-    #[arg(long, env = "ISOBIT_KEY", value_name = "FILE")]
+    #[arg(long, global = true, env = "ISOBIT_KEY", value_name = "FILE")]
     pub(crate) key: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) password: Password,
@@ -40,7 +40,7 @@ pub(crate) struct Network {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Password {
     /// File with the password of encrypted keys; asked for on a terminal unless given.
-    #[arg(long, env = "ISOBIT_PASSWORD_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "ISOBIT_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
 }
 
