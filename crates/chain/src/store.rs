@@ -17,7 +17,7 @@ use revm::database_interface::DBErrorMarker;
 use revm::state::AccountInfo;
 
 use crate::ChainError;
-use crate::block::{Block, Built, LEDGER, decode_receipts, decode_txs, encode_list};
+use crate::block::{Block, Built, LEDGER, decode_receipts, decode_txs, encode_list, encode_txs};
 use crate::slots::{Ledger, Slots};
 use crate::trie::{Dirty, Nodes};
 
@@ -221,8 +221,7 @@ impl Store {
             put(TRIE, &mut changes.trie.iter().map(|(k, n)| (k.clone(), n.clone())))?;
             let one = |key: &[u8], value: Vec<u8>| std::iter::once((key.to_vec(), Some(value)));
             put(HEADERS, &mut one(&number, alloy_rlp::encode(&block.header)))?;
-            let txs: Vec<_> = block.txs.iter().map(|tx| tx.inner().clone()).collect();
-            put(BODIES, &mut one(&number, encode_list(&txs)))?;
+            put(BODIES, &mut one(&number, encode_txs(&block.txs)))?;
             put(RECEIPTS, &mut one(&number, encode_list(receipts)))?;
             put(NUMBERS, &mut one(block.hash.as_slice(), number.to_vec()))?;
             let places = block.txs.iter().enumerate().map(|(i, tx)| {

@@ -1,0 +1,88 @@
+//! What a block costs with 10^4, 10^5 and 10^6 accounts: transfers of 1,000 senders to random accounts, built, checked as another
+//! validator would, and put on disk; beside it the root of all accounts at once.
+//!
+//! `cargo run --release -p isobit-chain --example state_root`
+
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256, U256, keccak256};
+use alloy_trie::TrieAccount;
+use alloy_trie::root::state_root_unsorted;
+use isobit_chain::{Chain, Genesis, Order, Proposal, decode_tx};
+use isobit_ledger::{COIN, Params};
+use isobit_proof::Key;
+
+const SENDERS: usize = 1_000;
+const BLOCKS: u64 = 9;
+
+fn account(i: u64) -> Address {
+    Address::from_slice(&keccak256(i.to_be_bytes())[12..])
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1e3
+}
+
+fn main() {
+    println!("accounts   transfers  build ms  check ms  commit ms  all at once ms  genesis s");
+    let keys: Vec<Key> =
+        (0..SENDERS).map(|i| Key::from_hex(&format!("{:064x}", i + 1)).expect("a key")).collect();
+    for accounts in [10_000u64, 100_000, 1_000_000] {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let rich = keys.iter().map(|k| (k.address(), COIN));
+        let alloc = (0..accounts - SENDERS as u64).map(|i| (account(i), COIN)).chain(rich);
+        let genesis = Genesis::new(Params::default(), alloc);
+        let start = Instant::now();
+        let chain = Chain::open(folder.path(), genesis).expect("a chain");
+        let opened = start.elapsed();
+        let (mut build, mut check, mut commit) = (Vec::new(), Vec::new(), Vec::new());
+        for n in 0..BLOCKS {
+            let txs = keys.iter().enumerate().map(|(i, key)| {
+                let to = account((n * 7_919 + i as u64 * 104_729) % (2 * accounts));
+                let order = Order {
+                    nonce: n,
+                    gas: 21_000,
+                    max_fee_per_gas: 2_000_000_000,
+                    tip: 0,
+                    to: to.into(),
+                    value: 1,
+                    data: Default::default(),
+                };
+                decode_tx(&order.sign(key, 1729).1).expect("a transaction")
+            });
+            let proposal = Proposal {
+                timestamp: n,
+                beneficiary: Address::ZERO,
+                txs: txs.collect(),
+                overdue: Default::default(),
+            };
+            let start = Instant::now();
+            let built = chain.head().build(&proposal).expect("a block");
+            build.push(start.elapsed());
+            assert_eq!(built.block.txs.len(), SENDERS);
+            let start = Instant::now();
+            chain.head().execute(&built.block).expect("the same block");
+            check.push(start.elapsed());
+            let start = Instant::now();
+            chain.commit(&built).expect("on disk");
+            commit.push(start.elapsed());
+        }
+        let all: Vec<(B256, TrieAccount)> = (0..accounts)
+            .map(|i| {
+                let account_of = TrieAccount { balance: U256::from(COIN), ..TrieAccount::default() };
+                (keccak256(account(i)), account_of)
+            })
+            .collect();
+        let start = Instant::now();
+        std::hint::black_box(state_root_unsorted(all));
+        let whole = start.elapsed().as_secs_f64() * 1e3;
+        println!(
+            "{accounts:>8}   {SENDERS:>9}  {:>8.1}  {:>8.1}  {:>9.1}  {whole:>14.1}  {:>9.1}",
+            median(build),
+            median(check),
+            median(commit),
+            opened.as_secs_f64()
+        );
+    }
+}
