@@ -430,6 +430,27 @@ impl Chain {
         self.shared.commit(built)
     }
 
+    /// Executes every block again from the genesis, in memory, and compares it with what is in the store; returns the last
+    /// one's hash. `told` hears the number of each block.
+    pub fn replay(&self, told: impl Fn(u64)) -> Result<B256, ChainError> {
+        let store = Store::with_backend(redb::backends::InMemoryBackend::new())?;
+        let again = Chain::in_store(store, self.genesis().clone())?;
+        for number in 1..=self.head().header.number {
+            let block = self.store().block(number)?.ok_or(ChainError::Corrupt("a block is missing"))?;
+            let built = again.head().execute(&block)?;
+            if built.receipts != self.store().receipts(number)? {
+                return Err(ChainError::Corrupt("the receipts of a block are not those of executing it"));
+            }
+            again.commit(&built)?;
+            told(number);
+        }
+        if again.head().hash == self.head().hash && again.head().view.rows()? == self.head().view.rows()? {
+            Ok(again.head().hash)
+        } else {
+            Err(ChainError::Corrupt("the accounts are not those that executing all blocks gives"))
+        }
+    }
+
     /// Ends the sequencer after the block it is making.
     pub fn stop(&self) {
         self.shared.lock().stopping = true;

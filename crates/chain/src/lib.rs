@@ -22,7 +22,7 @@ pub use call::{Call, CallError};
 pub use chain::{AccountProof, Chain, Head, Sequencing};
 pub use error::ChainError;
 pub use execute::Proposal;
-pub use genesis::Genesis;
+pub use genesis::{Genesis, params_from_json, params_to_json};
 pub use opengradient::{HUB, Missing, PRECOMPILE};
 pub use sign::{Order, ledger_call, ledger_order};
 pub use store::Store;

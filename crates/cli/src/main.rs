@@ -51,6 +51,8 @@ enum Command {
     Job(commands::job::Args),
     /// Run a node for a network elsewhere: fetch models, run jobs, sign receipts, earn.
     Node(commands::node::Args),
+    /// Look at the chain in a data folder, offline.
+    Chain(commands::chain::Args),
     /// Keys and coins.
     Wallet(commands::wallet::Args),
 }
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Infer(args) => commands::infer::main(args, json),
         Command::Job(args) => commands::job::main(args, json),
         Command::Node(args) => commands::node::main(args, json),
+        Command::Chain(args) => commands::chain::main(args, json),
         Command::Wallet(args) => commands::wallet::main(args, json),
     };
     match result {

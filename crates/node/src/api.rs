@@ -154,15 +154,7 @@ async fn status(State(local): State<Local>) -> Answer {
 }
 
 async fn params(State(local): State<Local>) -> Answer {
-    let p = local.params()?;
-    Ok(Json(json!({
-        "chain_id": p.chain_id, "min_stake": p.min_stake.to_string(), "base_fee": p.base_fee.to_string(),
-        "unit_price": p.unit_price.to_string(), "silence_penalty": p.silence_penalty.to_string(),
-        "commit_window": p.commit_window, "reveal_window": p.reveal_window, "unbonding": p.unbonding,
-        "max_replicas": p.max_replicas, "max_jobs": p.max_jobs, "max_callback_gas": p.max_callback_gas,
-        "callback_price": p.callback_price.to_string(), "slash_requester": p.slash_requester, "slash_burn": p.slash_burn,
-        "treasury": p.treasury, "burn": p.burn,
-    })))
+    Ok(Json(isobit_chain::params_to_json(&local.params()?)))
 }
 
 #[derive(serde::Deserialize)]

@@ -19,6 +19,8 @@ use crate::{Client, Gateway, Honest, Local, NodeError, Run, Worker};
 const WALLET: u128 = 1_000_000 * COIN;
 /// Coins that a node needs beside its stake, to send transactions.
 const GAS_MONEY: u128 = COIN;
+/// The file that says what the network began with.
+const GENESIS: &str = "genesis.json";
 /// Most that is paid for an inference that a transaction waits for.
 const SPONSORED: u128 = COIN;
 /// Coins of the account that pays for them.
@@ -44,7 +46,9 @@ impl std::fmt::Debug for Network {
 
 impl Network {
     /// Opens the network in a folder, or founds one there: a wallet with a million coins, and a node with a stake for
-    /// each kernel set given. There is a block whenever transactions wait, and `block_time` since the last one has passed. Keys are in `keys/`, readable by their owner alone, new ones encrypted if there is a password.
+    /// each kernel set given, unless there is a `genesis.json` that says otherwise. There is a block whenever transactions
+    /// wait, and `block_time` since the last one has passed. Keys are in `keys/`, readable by their owner alone, new ones
+    /// encrypted if there is a password.
     pub fn open(
         dir: &Path,
         sets: &[KernelSet],
@@ -59,9 +63,16 @@ impl Network {
             .enumerate()
             .map(|(i, &set)| Ok((Self::key(&keys, &format!("node-{}", i + 1), password)?, set)))
             .collect::<Result<Vec<_>, NodeError>>()?;
-        let mut genesis = vec![(wallet.address(), WALLET)];
-        genesis.extend(nodes.iter().map(|(k, _)| (k.address(), NODE)));
-        let chain = Arc::new(Chain::open(&dir.join("chain"), Genesis::new(Params::default(), genesis))?);
+        let path = dir.join(GENESIS);
+        if !path.exists() {
+            let mut alloc = vec![(wallet.address(), WALLET)];
+            alloc.extend(nodes.iter().map(|(k, _)| (k.address(), NODE)));
+            let text = format!("{:#}\n", Genesis::new(Params::default(), alloc).to_json());
+            let next = dir.join("genesis.new");
+            let written = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &path));
+            written.map_err(|e| NodeError::Store(format!("{}: {e}", path.display())))?;
+        }
+        let chain = Arc::new(Self::chain(dir)?);
         chain.sequence(Sequencing { block_time, beneficiary: wallet.address() })?;
         let local = Local { chain, blobs: BlobStore::open(&dir.join("blobs"))? };
         let stop = Arc::new(AtomicBool::new(false));
@@ -72,6 +83,15 @@ impl Network {
             network.add_node(key, set, Box::new(Honest))?;
         }
         Ok(network)
+    }
+
+    /// The chain of the network in a folder, which does not run.
+    pub fn chain(dir: &Path) -> Result<Chain, NodeError> {
+        let path = dir.join(GENESIS);
+        let fail = |e: &dyn std::fmt::Display| NodeError::Store(format!("{}: {e}", path.display()));
+        let text = std::fs::read(&path).map_err(|e| fail(&e))?;
+        let json = serde_json::from_slice(&text).map_err(|e| fail(&e))?;
+        Ok(Chain::open(&dir.join("chain"), Genesis::from_json(&json).map_err(|e| fail(&e))?)?)
     }
 
     fn key(folder: &Path, name: &str, password: Option<&str>) -> Result<Key, NodeError> {

@@ -81,31 +81,7 @@ impl Gateway for Remote {
     fn params(&self) -> Result<Params, NodeError> {
         let path = "/v1/params";
         let v = self.must(path)?;
-        let broken = || self.fail(path, "the answer lacks a field");
-        let number = |key: &str| v.get(key).and_then(Value::as_u64).ok_or_else(broken);
-        let amount = |key: &str| {
-            v.get(key).and_then(Value::as_str).and_then(|s| s.parse::<u128>().ok()).ok_or_else(broken)
-        };
-        let address =
-            |key: &str| v.get(key).and_then(Value::as_str).and_then(|s| s.parse().ok()).ok_or_else(broken);
-        Ok(Params {
-            chain_id: number("chain_id")?,
-            min_stake: amount("min_stake")?,
-            base_fee: amount("base_fee")?,
-            unit_price: amount("unit_price")?,
-            silence_penalty: amount("silence_penalty")?,
-            commit_window: number("commit_window")?,
-            reveal_window: number("reveal_window")?,
-            unbonding: number("unbonding")?,
-            max_jobs: number("max_jobs")?,
-            callback_price: amount("callback_price")?,
-            max_callback_gas: number("max_callback_gas")?,
-            max_replicas: u8::try_from(number("max_replicas")?).map_err(|_| broken())?,
-            slash_requester: u16::try_from(number("slash_requester")?).map_err(|_| broken())?,
-            slash_burn: u16::try_from(number("slash_burn")?).map_err(|_| broken())?,
-            treasury: address("treasury")?,
-            burn: address("burn")?,
-        })
+        isobit_chain::params_from_json(&v).ok_or_else(|| self.fail(path, "the answer lacks a field"))
     }
 
     fn status(&self) -> Result<Status, NodeError> {

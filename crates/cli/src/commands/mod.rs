@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod chain;
 pub(crate) mod check;
 pub(crate) mod conformance;
 pub(crate) mod demo;
