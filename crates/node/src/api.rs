@@ -3,6 +3,8 @@
 //! | request | answer |
 //! | --- | --- |
 //! | `GET /healthz` | `ok` |
+//! | `GET /metrics` | Prometheus metrics (OpenMetrics text) |
+//! | `POST /v1/faucet` | `{"address"}`; gives 10 ISO to an address that has less than 1, in networks that have a faucet |
 //! | `GET /v1/status` | chain, height, nodes, jobs, coins |
 //! | `GET /v1/params` | what the network agreed on at genesis |
 //! | `GET /v1/wait?height=H` | waits up to a second for a block after H; `{"height"}` |
@@ -27,6 +29,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context as Poll;
 use std::time::Duration;
 
@@ -43,7 +46,7 @@ use isobit_tensor::Hash;
 use serde_json::{Value, json};
 use tower_http::cors::{Any, CorsLayer};
 
-use crate::{Gateway, Local, NodeError, opengradient};
+use crate::{Faucet, Gateway, Local, NodeError, metrics, opengradient};
 
 /// Longest body of a request.
 const MAX_BODY: usize = 4 << 30;
@@ -52,8 +55,11 @@ const MAX_BODY: usize = 4 << 30;
 pub async fn serve(
     listener: tokio::net::TcpListener,
     local: Local,
+    faucet: Option<Faucet>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
+    let faucet: Arc<Option<Faucet>> = Arc::new(faucet);
+    let give = move |State(local): State<Local>, body: Bytes| gift(local, faucet.clone(), body);
     let (stop_rpc, rpc_handle) = jsonrpsee::server::stop_channel();
     let rpc = isobit_rpc::service(local.chain.clone(), stop_rpc);
     // Pages of any origin may ask, as of any Ethereum node: nothing here knows who asks, and nobody is signed in.
@@ -61,6 +67,8 @@ pub async fn serve(
     let app = Router::new()
         .route_service("/", Rpc(rpc))
         .route("/healthz", get(async || "ok"))
+        .route("/metrics", get(metrics))
+        .route("/v1/faucet", post(give))
         .route("/v1/status", get(status))
         .route("/v1/params", get(params))
         .route("/v1/wait", get(wait))
@@ -147,6 +155,25 @@ async fn blocking<T: Send + 'static>(
 
 fn parse<T: std::str::FromStr>(what: &'static str, text: &str) -> Result<T, Failure> {
     text.parse().map_err(|_| Failure(NodeError::Malformed(format!("'{text}' is no {what}"))))
+}
+
+async fn metrics(State(local): State<Local>) -> Result<Response, Failure> {
+    let text = blocking(move || metrics::text(&local)).await?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(axum::http::header::CONTENT_TYPE, kind)], text).into_response())
+}
+
+async fn gift(local: Local, faucet: Arc<Option<Faucet>>, body: Bytes) -> Answer {
+    let to = serde_json::from_slice::<Value>(&body).ok();
+    let to = to.and_then(|v| v.get("address")?.as_str()?.parse::<Address>().ok());
+    let to = to.ok_or_else(|| NodeError::Malformed("the body is not {\"address\": \"0x...\"}".into()))?;
+    let given = blocking(move || match &*faucet {
+        Some(faucet) => faucet.give(&local, to),
+        None => Err(NodeError::Refused(
+            "this network has no faucet; `isobit up --faucet` of a development network has".into(),
+        )),
+    });
+    Ok(Json(json!({ "given": given.await?.to_string() })))
 }
 
 async fn status(State(local): State<Local>) -> Answer {

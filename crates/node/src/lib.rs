@@ -8,7 +8,9 @@
 mod api;
 mod broker;
 mod error;
+mod faucet;
 mod gateway;
+mod metrics;
 mod network;
 mod objects;
 mod opengradient;
@@ -17,6 +19,7 @@ mod worker;
 
 pub use api::serve;
 pub use error::NodeError;
+pub use faucet::Faucet;
 pub use gateway::{Account, Gateway, Local, Sent, Status};
 pub use network::Network;
 pub use objects::{Client, fetch_model, fetch_tensors, publish_model, store_tensors};

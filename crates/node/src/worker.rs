@@ -147,7 +147,12 @@ impl Worker {
                 }
                 _ => continue,
             };
-            Client::new(&*self.gateway, self.key.clone())?.send(&action)?;
+            match Client::new(&*self.gateway, self.key.clone())?.send(&action) {
+                Ok(_) => {}
+                // The phase has changed since the job was looked at; the next round sees how it stands.
+                Err(NodeError::Refused(why)) => tracing::debug!(job = %job.id, "{why}"),
+                Err(e) => return Err(e),
+            }
             self.sent.insert(step, Instant::now());
         }
         Ok(())

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use isobit_node::{Network, serve};
+use isobit_node::{Faucet, Network, serve};
 use isobit_runtime::KernelSet;
 
 use crate::{coins, home, output};
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     nodes: u8,
     #[command(flatten)]
     password: home::Password,
+    /// Give coins of the wallet to whoever asks (POST /v1/faucet). Only for development networks.
+    #[arg(long)]
+    faucet: bool,
     /// Least time between two blocks, in milliseconds. Wallets expect 300 or more.
     #[arg(long, default_value_t = 300, value_name = "MS")]
     block_time: u64,
@@ -50,6 +53,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         block_time,
         password.as_deref().map(String::as_str),
     )?;
+    let faucet = args.faucet.then(|| Faucet::new(network.wallet().clone()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(&args.listen)
@@ -57,7 +61,9 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
             .with_context(|| format!("cannot listen on {}; is a network up already?", args.listen))?;
         let url = format!("http://{}", listener.local_addr()?);
         announce(&network, &dir, &url, json);
-        serve(listener, network.gateway().clone(), stop_signal()).await.context("the HTTP server failed")
+        serve(listener, network.gateway().clone(), faucet, stop_signal())
+            .await
+            .context("the HTTP server failed")
     })?;
     if !json {
         output::line("stopping: finishing the block in hand");
