@@ -1,0 +1,15 @@
+//! Agreement of many validators on one chain: Malachite's core over our executor.
+//!
+//! The core is a state machine without clock, network or disk: it takes inputs (votes, proposals, timeouts) and asks for effects (sign,
+//! publish, store, decide). [`Validator`] carries them out for one validator, on its chain and its write-ahead log; who owns it
+//! moves the messages and the time. The simulation in `tests/` does so in one thread from a seed.
+//!
+//! What is agreed on is a block's hash; the block itself travels beside the proposal, and is executed before it is voted for.
+
+#![forbid(unsafe_code)]
+
+mod types;
+mod validator;
+
+pub use types::{Addr, BlockId, Height, Member, Members, Part, Proposal, Protocol, Scheme, Vote};
+pub use validator::{Effects, Message, Timer, Validator};

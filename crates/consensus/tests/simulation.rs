@@ -1,0 +1,517 @@
+//! Validators, their chains and a network that loses, delays, cuts off, crashes and lies, in one thread, from a seed: the same seed,
+//! the same run. After each run the faults end; then every honest validator must come to the same blocks, with every
+//! transaction that was accepted in them.
+//!
+//! `ISOBIT_SEEDS=100000 cargo test --release -p isobit-consensus --test simulation` for more seeds, `ISOBIT_SEED=7` for one.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use alloy_primitives::{Address, B256};
+use arc_malachitebft_core_consensus::SignedConsensusMsg;
+use arc_malachitebft_core_types::{LinearTimeouts, NilOrVal, SignedMessage, Timeout};
+use isobit_chain::{Chain, Genesis, Order, Store};
+use isobit_consensus::{Addr, BlockId, Effects, Members, Message, Timer, Validator};
+use isobit_ledger::{COIN, Params};
+use isobit_numerics::rng::Rng;
+use isobit_proof::Key;
+
+/// Blocks that must be agreed on while there are faults, and after them.
+const FAULTY: u64 = 6;
+const CALM: u64 = 2;
+/// Milliseconds after which a run that has not come so far is stuck.
+const PATIENCE: u64 = 3_600_000;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Deliver(usize, Message),
+    Elapsed(usize, u64, Timeout),
+    Restart(usize),
+    Cut,
+    Heal,
+    /// A validator says how far it is; who is further ahead helps.
+    Status(usize),
+    Transaction,
+}
+
+struct World {
+    now: u64,
+    sequence: u64,
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    events: BTreeMap<usize, Event>,
+    rng: Rng,
+    /// Parts in a thousand.
+    loss: usize,
+    delay: u64,
+    faults: bool,
+    /// Which side of a partition each is on.
+    side: Vec<bool>,
+    down: Vec<bool>,
+    timers: Vec<BTreeMap<String, u64>>,
+    generation: u64,
+    evidence: BTreeSet<(usize, Addr)>,
+    /// Blocks that the liar has spoilt, by the hash of the good one.
+    spoilt: BTreeMap<B256, B256>,
+    trace: u64,
+}
+
+impl World {
+    fn at(&mut self, delay: u64, event: Event) {
+        self.sequence += 1;
+        let id = self.sequence as usize;
+        self.queue.push(Reverse((self.now + delay, self.sequence, id)));
+        self.events.insert(id, event);
+    }
+
+    fn send(&mut self, from: usize, to: usize, message: Message) {
+        let cut = self.side[from] != self.side[to];
+        let lost = self.faults && self.rng.below(1000) < self.loss;
+        if cut || lost {
+            return;
+        }
+        let delay = 1 + self.rng.below(self.delay as usize) as u64;
+        self.at(delay, Event::Deliver(to, message.clone()));
+        if self.faults && self.rng.below(50) == 0 {
+            self.at(delay + 40, Event::Deliver(to, message)); // twice
+        }
+    }
+}
+
+/// One validator's part in the world, for as long as it handles one input.
+struct Hands<'a> {
+    world: &'a mut World,
+    me: usize,
+    n: usize,
+    /// Effects that it still does before it dies.
+    life: Option<usize>,
+    dead: bool,
+    /// Signs again what it has signed, for another block: an equivocator.
+    liar: Option<&'a Key>,
+}
+
+impl Effects for Hands<'_> {
+    fn broadcast(&mut self, message: Message) {
+        if self.dead {
+            return;
+        }
+        let message = match self.liar {
+            Some(key) => self.world.spoil(key, message),
+            None => message,
+        };
+        for to in (0..self.n).filter(|&to| to != self.me).collect::<Vec<_>>() {
+            let mut message = message.clone();
+            if let Some(key) = self.liar {
+                message = lie(&mut self.world.rng, key, message);
+            }
+            self.world.send(self.me, to, message);
+        }
+    }
+
+    fn timer(&mut self, timer: Timer) {
+        let limits = LinearTimeouts::default();
+        match timer {
+            Timer::Set(timeout) => {
+                self.world.generation += 1;
+                let generation = self.world.generation;
+                self.world.timers[self.me].insert(format!("{timeout:?}"), generation);
+                let after = limits.duration_for(timeout).as_millis() as u64;
+                self.world.at(after, Event::Elapsed(self.me, generation, timeout));
+            }
+            Timer::Cancel(timeout) => drop(self.world.timers[self.me].remove(&format!("{timeout:?}"))),
+            Timer::CancelAll => self.world.timers[self.me].clear(),
+        }
+    }
+
+    fn lives(&mut self) -> bool {
+        match &mut self.life {
+            Some(0) => self.dead = true,
+            Some(n) => *n -= 1,
+            None => {}
+        }
+        !self.dead
+    }
+
+    fn now(&self) -> u64 {
+        1_800_000_000 + self.world.now / 1000
+    }
+
+    fn evidence(&mut self, of: Addr) {
+        self.world.evidence.insert((self.me, of));
+    }
+}
+
+impl World {
+    /// Half of the liar's blocks say another state than executing them gives; it proposes them to all, duly signed.
+    fn spoil(&mut self, key: &Key, message: Message) -> Message {
+        match message {
+            Message::Block { round, valid_round, proposer, block } if self.rng.below(2) == 0 => {
+                let mut bad = (*block).clone();
+                bad.header.state_root = block.hash;
+                bad.hash = bad.header.hash_slow();
+                self.spoilt.insert(block.hash, bad.hash);
+                Message::Block { round, valid_round, proposer, block: Arc::new(bad) }
+            }
+            Message::Consensus(SignedConsensusMsg::Proposal(mut proposal)) => {
+                if let Some(bad) = self.spoilt.get(&proposal.message.value.0) {
+                    proposal.message.value = BlockId(*bad);
+                    let signature = key.sign(proposal.message.digest(1729)).as_bytes();
+                    proposal = SignedMessage::new(proposal.message, signature);
+                }
+                Message::Consensus(SignedConsensusMsg::Proposal(proposal))
+            }
+            other => other,
+        }
+    }
+}
+
+/// Another vote or proposal for some of the receivers.
+fn lie(rng: &mut Rng, key: &Key, message: Message) -> Message {
+    if rng.below(3) > 0 {
+        return message;
+    }
+    match message {
+        Message::Consensus(SignedConsensusMsg::Vote(mut vote)) => {
+            vote.message.value = match vote.message.value {
+                NilOrVal::Nil => NilOrVal::Val(BlockId(B256::repeat_byte(rng.below(4) as u8))),
+                NilOrVal::Val(_) => NilOrVal::Nil,
+            };
+            let signature = key.sign(vote.message.digest(1729)).as_bytes();
+            Message::Consensus(SignedConsensusMsg::Vote(SignedMessage::new(vote.message, signature)))
+        }
+        Message::Consensus(SignedConsensusMsg::Proposal(mut proposal)) => {
+            proposal.message.value = BlockId(B256::repeat_byte(rng.below(4) as u8));
+            let signature = key.sign(proposal.message.digest(1729)).as_bytes();
+            Message::Consensus(SignedConsensusMsg::Proposal(SignedMessage::new(proposal.message, signature)))
+        }
+        other => other,
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    trace: u64,
+    heights: u64,
+    crashes: usize,
+    partitions: usize,
+    accepted: usize,
+    liar_seen_by: usize,
+    blocks: Vec<B256>,
+}
+
+fn genesis(keys: &[Key], users: &[Key]) -> Genesis {
+    let all = keys.iter().chain(users);
+    Genesis::new(Params::default(), all.map(|k| (k.address(), 1_000 * COIN)))
+}
+
+fn chain(genesis: &Genesis) -> Chain {
+    let store = Store::with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+    Chain::in_store(store, genesis.clone()).unwrap()
+}
+
+fn keys(from: usize, n: usize) -> Vec<Key> {
+    (from..from + n).map(|i| Key::from_hex(&format!("{:064x}", i + 1)).unwrap()).collect()
+}
+
+/// A whole run. Fails by panicking with the seed in the message.
+fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
+    let mut rng = Rng::new(seed, 1);
+    let (keys, users) = (keys(0, n), keys(100, 3));
+    let genesis = genesis(&keys, &users);
+    // Weights differ, and none has a third.
+    let members = Members::new(keys.iter().enumerate().map(|(i, k)| (k.address(), 10 + (i as u64 % 3))));
+    let mut validators: Vec<Validator> =
+        keys.iter().map(|k| Validator::new(k.clone(), members.clone(), chain(&genesis))).collect();
+    let liar = with_liar.then(|| rng.below(n));
+    let faulty_network = n > 1;
+    let mut world = World {
+        now: 0,
+        sequence: 0,
+        queue: BinaryHeap::new(),
+        events: BTreeMap::new(),
+        loss: rng.below(150),
+        delay: 5 + rng.below(400) as u64,
+        faults: true,
+        side: vec![false; n],
+        down: vec![false; n],
+        timers: vec![BTreeMap::new(); n],
+        generation: 0,
+        evidence: BTreeSet::new(),
+        spoilt: BTreeMap::new(),
+        trace: 0,
+        rng,
+    };
+    let mut outcome = Outcome::default();
+    let mut accepted: Vec<(Vec<u8>, B256)> = Vec::new();
+    let mut nonces = vec![0u64; users.len()];
+    for (i, v) in validators.iter_mut().enumerate() {
+        let mut hands = Hands { world: &mut world, me: i, n, life: None, dead: false, liar: None };
+        v.start(&mut hands).unwrap();
+        world.at(500, Event::Status(i));
+    }
+    world.at(10, Event::Transaction);
+    if faulty_network {
+        world.at(3_000, Event::Cut);
+    }
+    let honest = |i: usize| Some(i) != liar;
+    let height = |v: &Validator| v.chain().head().header.number;
+    loop {
+        let least = (0..n).filter(|&i| honest(i)).map(|i| height(&validators[i])).min().unwrap();
+        if world.faults && least >= FAULTY {
+            world.faults = false;
+            world.side = vec![false; n];
+            for i in 0..n {
+                if world.down[i] {
+                    world.at(1, Event::Restart(i));
+                }
+            }
+        }
+        if !world.faults && least >= FAULTY + CALM {
+            let all_in = |v: &Validator| {
+                accepted.iter().all(|(_, hash)| v.chain().store().tx(*hash).unwrap().is_some())
+            };
+            if (0..n).filter(|&i| honest(i)).all(|i| all_in(&validators[i])) {
+                break;
+            }
+        }
+        let Some(Reverse((time, _, id))) = world.queue.pop() else {
+            panic!("seed {seed}: nothing happens any more")
+        };
+        world.now = time;
+        assert!(time < PATIENCE, "seed {seed}: stuck at height {least}");
+        let event = world.events.remove(&id).unwrap();
+        world.trace = world.trace.wrapping_mul(0x0100_0000_01b3) ^ (time << 8 | id as u64 & 0xff);
+        // Crashes at any step: after so many effects of this input nothing more happens.
+        let crash = faulty_network && world.faults && world.rng.below(400) == 0;
+        let life = crash.then(|| world.rng.below(12));
+        let who = match &event {
+            Event::Deliver(to, _) => Some(*to),
+            Event::Elapsed(i, ..) => Some(*i),
+            _ => None,
+        };
+        if who.is_some_and(|i| world.down[i]) {
+            continue;
+        }
+        if let Some(me) = who {
+            if let Event::Elapsed(_, generation, timeout) = &event
+                && world.timers[me].get(&format!("{timeout:?}")) != Some(generation)
+            {
+                continue;
+            }
+            let lies = world.faults.then_some(liar).flatten() == Some(me);
+            let mut hands =
+                Hands { world: &mut world, me, n, life, dead: false, liar: lies.then(|| &keys[me]) };
+            let done = match event {
+                Event::Deliver(_, message) => validators[me].receive(message, &mut hands),
+                Event::Elapsed(_, _, timeout) => validators[me].elapsed(timeout, &mut hands),
+                _ => unreachable!("matched before"),
+            };
+            done.unwrap_or_else(|e| panic!("seed {seed}: validator {me}: {e}"));
+            if hands.dead || crash {
+                outcome.crashes += 1;
+                world.down[me] = true;
+                world.timers[me].clear();
+                let pause = 100 + world.rng.below(20_000) as u64;
+                world.at(pause, Event::Restart(me));
+            }
+            continue;
+        }
+        match event {
+            Event::Restart(i) if world.down[i] => {
+                world.down[i] = false;
+                world.timers[i].clear();
+                let mut hands = Hands { world: &mut world, me: i, n, life: None, dead: false, liar: None };
+                validators[i]
+                    .start(&mut hands)
+                    .unwrap_or_else(|e| panic!("seed {seed}: restart of {i}: {e}"));
+            }
+            Event::Cut => {
+                outcome.partitions += 1;
+                if world.faults {
+                    for i in 0..n {
+                        world.side[i] = world.rng.below(2) == 0;
+                    }
+                    let (cut, pause) = (world.rng.below(15_000) as u64, world.rng.below(15_000) as u64);
+                    world.at(cut, Event::Heal);
+                    world.at(cut + pause, Event::Cut);
+                }
+            }
+            Event::Heal => world.side = vec![false; n],
+            Event::Status(i) => {
+                world.at(500, Event::Status(i));
+                if !world.down[i] {
+                    let behind = validators[i].height();
+                    // Everybody who has it sends it; what is lost is asked for again.
+                    for from in (0..n).filter(|&from| from != i && !world.down[from]).collect::<Vec<_>>() {
+                        if let Some(decided) = validators[from].decided(behind) {
+                            world.send(from, i, decided);
+                            break;
+                        }
+                    }
+                }
+            }
+            Event::Transaction => {
+                if least < FAULTY + 1 {
+                    let pause = 1_000 + world.rng.below(15_000) as u64;
+                    world.at(pause, Event::Transaction);
+                    let user = world.rng.below(users.len());
+                    let order = Order {
+                        nonce: nonces[user],
+                        gas: 21_000,
+                        max_fee_per_gas: 1_000_000_000,
+                        tip: world.rng.below(1000) as u128,
+                        to: Address::repeat_byte(world.rng.below(9) as u8 + 1).into(),
+                        value: world.rng.below(1_000_000) as u128,
+                        data: Default::default(),
+                    };
+                    let (hash, raw) = order.sign(&users[user], 1729);
+                    nonces[user] += 1;
+                    accepted.push((raw.to_vec(), hash));
+                }
+                // Pools tell each other in the background; a pool's file survives a crash.
+                for v in &validators {
+                    for (raw, hash) in &accepted {
+                        if v.chain().waiting(*hash).is_none()
+                            && v.chain().store().tx(*hash).unwrap().is_none()
+                        {
+                            let _ = v.chain().submit(raw);
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    // No forks: one block for each height, whoever decided it.
+    let tallest = validators.iter().map(height).max().unwrap();
+    for number in 1..=tallest {
+        let blocks = (0..n)
+            .filter(|&i| honest(i))
+            .filter_map(|i| validators[i].chain().store().block(number).unwrap());
+        let hashes: BTreeSet<B256> = blocks.map(|b| b.hash).collect();
+        assert_eq!(hashes.len(), 1, "seed {seed}: a fork at height {number}");
+        outcome.blocks.extend(hashes);
+    }
+    for i in (0..n).filter(|&i| honest(i)) {
+        validators[i]
+            .chain()
+            .head()
+            .check_coins()
+            .unwrap_or_else(|e| panic!("seed {seed}: validator {i}: {e}"));
+    }
+    for &(_, of) in &world.evidence {
+        assert_eq!(
+            Some(of),
+            liar.map(|l| Addr(keys[l].address())),
+            "seed {seed}: an honest validator is accused"
+        );
+    }
+    outcome.liar_seen_by = world.evidence.len();
+    outcome.trace = world.trace;
+    outcome.heights = tallest;
+    outcome.accepted = accepted.len();
+    outcome
+}
+
+#[test]
+fn no_forks_no_stops_nothing_lost() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    let seeds: Vec<u64> = match number("ISOBIT_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("ISOBIT_SEEDS").unwrap_or(1_000)).collect(),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let next = AtomicUsize::new(0);
+    let one = |&s: &u64| simulate(s, if s % 8 == 7 { 7 } else { 4 }, s % 2 == 1);
+    let mine = || {
+        let mut done = Vec::new();
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            done.push(one(seed));
+        }
+        done
+    };
+    let all: Vec<Outcome> = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..threads).map(|_| scope.spawn(mine)).collect();
+        parts.into_iter().flat_map(|p| p.join().expect("a seed failed")).collect()
+    });
+    let sum = |f: fn(&Outcome) -> usize| all.iter().map(f).sum::<usize>();
+    println!(
+        "{} seeds: {} heights, {} crashes, {} partitions, {} transactions; equivocators accused {} times",
+        all.len(),
+        sum(|o| o.heights as usize),
+        sum(|o| o.crashes),
+        sum(|o| o.partitions),
+        sum(|o| o.accepted),
+        sum(|o| o.liar_seen_by)
+    );
+    if all.len() >= 100 {
+        assert!(
+            sum(|o| o.crashes) > all.len()
+                && sum(|o| o.partitions) > all.len()
+                && sum(|o| o.liar_seen_by) > 0
+        );
+    }
+}
+
+/// One validator that agrees with itself makes the blocks that the sequencer would make of the same transactions.
+#[test]
+fn one_validator_is_the_solo_chain() {
+    let (keys, users) = (keys(0, 1), keys(100, 3));
+    let genesis = genesis(&keys, &users);
+    let members = Members::new([(keys[0].address(), 1)]);
+    let solo = chain(&genesis);
+    let mut validator = Validator::new(keys[0].clone(), members, chain(&genesis));
+    struct Alone(u64);
+    impl Effects for Alone {
+        fn broadcast(&mut self, _: Message) {}
+        fn timer(&mut self, _: Timer) {}
+        fn lives(&mut self) -> bool {
+            self.0 += 1;
+            self.0 < 2_000
+        }
+        fn now(&self) -> u64 {
+            1_800_000_000 + self.0
+        }
+        fn evidence(&mut self, _: Addr) {
+            panic!("there is nobody else");
+        }
+    }
+    for (nonce, user) in (0..4).flat_map(|n| users.iter().map(move |u| (n, u))) {
+        let to = Address::repeat_byte(nonce as u8 + 1);
+        let order = Order {
+            nonce,
+            gas: 21_000,
+            max_fee_per_gas: 1_000_000_000,
+            tip: 0,
+            to: to.into(),
+            value: 7,
+            data: Default::default(),
+        };
+        validator.chain().submit(&order.sign(user, 1729).1).unwrap();
+    }
+    validator.start(&mut Alone(0)).unwrap();
+    let made = validator.chain().head().header.number;
+    assert!(made > 20, "{made}");
+    let mut transactions = 0;
+    for number in 1..=made {
+        let block = validator.chain().store().block(number).unwrap().unwrap();
+        let proposal = isobit_chain::Proposal {
+            timestamp: block.header.timestamp,
+            beneficiary: block.header.beneficiary,
+            txs: block.txs.clone(),
+            overdue: BTreeSet::new(),
+        };
+        let built = solo.head().build(&proposal).unwrap();
+        assert_eq!(built.block, block);
+        solo.commit(&built).unwrap();
+        transactions += block.txs.len();
+    }
+    assert_eq!(transactions, 12);
+}
+
+#[test]
+fn a_seed_is_a_run() {
+    assert_eq!(simulate(5, 4, true), simulate(5, 4, true));
+    assert_ne!(simulate(5, 4, true).trace, simulate(6, 4, true).trace);
+}
