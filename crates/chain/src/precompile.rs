@@ -61,12 +61,18 @@ pub(crate) fn install(precompiles: &mut PrecompilesMap, params: &Arc<Params>, si
 pub(crate) struct EvmSlots<'a, 'b> {
     evm: &'a mut EvmInternals<'b>,
     gas: u64,
+    limit: u64,
     failed: Option<String>,
 }
 
 impl<'a, 'b> EvmSlots<'a, 'b> {
-    pub(crate) fn new(evm: &'a mut EvmInternals<'b>, gas: u64) -> Self {
-        Self { evm, gas, failed: None }
+    /// `gas` is used already. Beyond the limit nothing is touched any more and everything is zero: the call will be undone.
+    pub(crate) fn new(evm: &'a mut EvmInternals<'b>, gas: u64, limit: u64) -> Self {
+        Self { evm, gas, limit, failed: None }
+    }
+
+    fn is_out_of_gas(&self) -> bool {
+        self.gas > self.limit
     }
 
     pub(crate) fn charge(&mut self, gas: u64) {
@@ -95,6 +101,9 @@ impl<'a, 'b> EvmSlots<'a, 'b> {
 
 impl Slots for &mut EvmSlots<'_, '_> {
     fn load(&mut self, slot: U256) -> U256 {
+        if self.is_out_of_gas() {
+            return U256::ZERO;
+        }
         let loaded = self.evm.sload(LEDGER, slot).map(|l| (l.data, l.is_cold));
         let (value, is_cold) = self.check(loaded);
         self.gas += if is_cold { COLD_GAS } else { WARM_GAS };
@@ -103,7 +112,7 @@ impl Slots for &mut EvmSlots<'_, '_> {
 
     fn store(&mut self, slot: U256, value: U256) {
         let before = self.load(slot);
-        if before == value {
+        if before == value || self.is_out_of_gas() {
             return;
         }
         self.gas += if before.is_zero() { NEW_SLOT_GAS } else { CHANGED_SLOT_GAS };
@@ -112,7 +121,7 @@ impl Slots for &mut EvmSlots<'_, '_> {
     }
 
     fn pay(&mut self, to: Address, amount: u128) {
-        if amount == 0 {
+        if amount == 0 || self.is_out_of_gas() {
             return;
         }
         self.gas += COLD_GAS + CHANGED_SLOT_GAS;
@@ -143,14 +152,15 @@ fn call(
     }
     let direct = input.is_direct_call();
     let (data, caller, value, is_static) = (input.data, input.caller, input.value, input.is_static);
-    let mut slots = EvmSlots::new(&mut input.internals, entry);
+    // The end of a block is nobody's to pay.
+    let most = if caller == SYSTEM { u64::MAX } else { limit };
+    let mut slots = EvmSlots::new(&mut input.internals, entry, most);
     let outcome = if direct {
         dispatch(&mut slots, params, side, Call { data, caller, value, is_static })
     } else {
         Outcome::Reverts("the ledger is called directly, not by DELEGATECALL or CALLCODE".into())
     };
     let gas = slots.finish()?;
-    // The end of a block is nobody's to pay.
     let gas = if caller == SYSTEM { 0 } else { gas };
     if gas > limit {
         return out_of_gas();

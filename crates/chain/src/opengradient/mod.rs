@@ -6,6 +6,7 @@
 //! empty and says that it is a simulation.
 
 mod convert;
+mod layout;
 
 use alloy_evm::precompiles::{DynPrecompile, PrecompileInput, PrecompilesMap};
 use alloy_primitives::{Address, B256, Bytes, Log, address, hex};
@@ -71,7 +72,7 @@ fn call(
     }
     let is_allowed = input.is_direct_call() && !input.is_static && input.value.is_zero();
     let (data, at_hub) = (input.data, input.target_address == HUB);
-    let mut slots = EvmSlots::new(&mut input.internals, entry);
+    let mut slots = EvmSlots::new(&mut input.internals, entry, limit);
     let outcome = if is_allowed {
         infer(&mut slots, params, side, data, at_hub, simulate)
     } else {
@@ -98,6 +99,10 @@ fn infer(
     let malformed = |_| {
         "there is no such function here, or its arguments are malformed; see IOpenGradient.sol".to_owned()
     };
+    let layout = if at_hub { layout::RUN } else { layout::REQUEST };
+    if !data.get(4..).is_some_and(|arguments| layout.fits(arguments)) {
+        return Err("there is no such function here, or its arguments are not as an ABI encoder writes them; see IOpenGradient.sol".into());
+    }
     let request = if at_hub {
         let call = runCall::abi_decode_validate(data).map_err(malformed)?;
         ModelInferenceRequest { mode: call.inferenceMode, modelCID: call.modelId, input: call.modelInput }
@@ -236,6 +241,23 @@ mod tests {
         }
     }
 
+    /// A hundred kilobytes that would unfold to gigabytes are refused before anything is decoded.
+    #[test]
+    fn encodings_that_share_bytes_are_refused() {
+        let word = |n: usize| alloy_primitives::B256::from(alloy_primitives::U256::from(n)).to_vec();
+        let n = 1_000;
+        let mut data = [word(96), word(0), word(128), word(0)].concat(); // modelId (empty), mode, input
+        data.extend([word(64), word(96)].concat()); // numbers, strings
+        data.extend(word(0)); // no numbers
+        data.extend(word(n)); // so many string tensors, all of them the same
+        (0..n).for_each(|_| data.extend(word(32 * n)));
+        data.extend([word(64), word(96), word(0), word(n)].concat()); // its name, its values: all the same
+        (0..n).for_each(|_| data.extend(word(32 * n)));
+        data.extend(word(32_000));
+        data.extend(vec![b'x'; 32_000]);
+        assert!(!layout::RUN.fits(&data));
+    }
+
     /// What the SDK encodes and decodes, recorded from it.
     #[test]
     fn the_sdks_own_vectors() {
@@ -252,6 +274,14 @@ mod tests {
                 modelInput: input(&v["input"]),
             };
             assert_eq!(call.abi_encode(), bytes(v), "{name}");
+            assert!(layout::RUN.fits(&bytes(v)[4..]), "{name}");
+            let request = ModelInferenceRequest {
+                mode: 0,
+                modelCID: call.modelId.clone(),
+                input: call.modelInput.clone(),
+            };
+            let request = runModelInferenceCall { request }.abi_encode();
+            assert!(layout::REQUEST.fits(&request[4..]), "{name}");
             assert_eq!(runCall::abi_decode_validate(&bytes(v)).unwrap().abi_encode(), bytes(v));
         }
         let v = &all["InferenceResult_data_full"];

@@ -171,6 +171,21 @@ fn refusals_have_reasons() {
         assert!(error.starts_with("execution reverted: ") && error.contains(why), "{error}");
         assert_eq!(head.estimate(&call).expect_err(why).to_string(), error);
     }
+    // With any gas at all a call succeeds, is refused, or runs out of it; never more.
+    let tensor = isobit_tensor::Tensor::new(&[4_000], vec![1.5f32; 4_000]).unwrap();
+    let tensors = isobit_proof::encode_tensors([("x", &tensor)]).into();
+    let data: alloy_primitives::Bytes = IIsobit::provideCall { tensors }.abi_encode().into();
+    let with = |gas| {
+        let call = Call { from, to: Some(LEDGER), gas: Some(gas), data: data.clone(), ..Call::default() };
+        head.call(&call)
+    };
+    let needs =
+        head.estimate(&Call { from, to: Some(LEDGER), data: data.clone(), ..Call::default() }).unwrap();
+    assert!(needs > 500 * 20_000, "each word of it is a new slot: {needs}");
+    for gas in (500_000..needs - needs / 32).step_by(1_000_000) {
+        assert_eq!(with(gas), Err(CallError::Halted("out of gas".into())), "{gas} of {needs}");
+    }
+    assert!(with(needs).is_ok());
     // Too little gas is no reason of the ledger's.
     let data = IIsobit::nextJobCall { requester: from }.abi_encode().into();
     let call = Call { from, to: Some(LEDGER), gas: Some(25_000), data, ..Call::default() };
