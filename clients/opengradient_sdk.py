@@ -4,25 +4,15 @@ The version decides how it is called: module functions (0.5), a client (0.7), cl
 
 import json
 import os
-import pathlib
-import sys
 from importlib.metadata import version
 
 import numpy as np
 
-HERE = pathlib.Path(__file__).parent
+from common import check, digit, done
+
 URL, KEY = os.environ["ISOBIT_URL"], os.environ["ISOBIT_OG_KEY"]
 HUB = "0x8383C9bD7462F12Eb996DD02F78234C0421A6FaE"
 VERSION = version("opengradient")
-checks = 0
-
-
-def check(what, holds):
-    global checks
-    if not holds:
-        raise SystemExit(f"FAILED: {what}")
-    checks += 1
-
 
 import opengradient as og  # noqa: E402
 
@@ -37,7 +27,6 @@ elif VERSION.startswith("0.7"):
 else:
     infer = og.Alpha(private_key=KEY, rpc_url=URL, inference_contract_address=HUB, api_url=URL).infer
 
-digit = json.loads((HERE / "digit.json").read_text())
 image = (np.array(digit["pixels"], dtype=np.float32) / 16).reshape(1, 1, 8, 8)
 expected = json.loads(os.environ["ISOBIT_EXPECTED"])
 
@@ -69,4 +58,4 @@ refused("another shape", "the model takes [any, 1, 8, 8]", "isobit/digits-cnn", 
 refused("no input", "input 'image' is missing", "isobit/digits-cnn", VANILLA.VANILLA, {})
 refused("proved", "level proved", "isobit/digits-cnn", VANILLA.ZKML, {"image": image})
 refused("attested", "level attested", "isobit/digits-cnn", VANILLA.TEE, {"image": image})
-print(f"opengradient {VERSION} (web3 {version('web3')}): {checks} checks hold")
+done(f"opengradient {VERSION} (web3 {version('web3')})")

@@ -1,8 +1,6 @@
 """web3.py, as it comes: transactions, filters, logs, errors, and the library Tensors against numpy."""
 
-import json
 import os
-import pathlib
 import random
 import struct
 import time
@@ -11,26 +9,12 @@ import web3
 from web3 import Web3
 from web3.exceptions import ContractLogicError, Web3RPCError
 
-HERE = pathlib.Path(__file__).parent
-checks = 0
-
-
-def check(what, holds):
-    global checks
-    if not holds:
-        raise SystemExit(f"FAILED: {what}")
-    checks += 1
-
-
-def artifact(name):
-    return json.loads((HERE / f"../contracts/artifacts/{name}.json").read_text())
-
+from common import artifact, check, digit, done
 
 w3 = Web3(Web3.HTTPProvider(os.environ["ISOBIT_URL"]))
 account = w3.eth.account.from_key(os.environ["ISOBIT_KEY_HEX"])
 w3.middleware_onion.inject(web3.middleware.SignAndSendRawMiddlewareBuilder.build(account), layer=0)
 w3.eth.default_account = account.address
-digit = json.loads((HERE / "digit.json").read_text())
 ledger = w3.eth.contract("0x0000000000000000000000000000000000150b17", abi=artifact("IIsobit")["abi"])
 
 check("connected", w3.is_connected() and w3.eth.chain_id == 1729 and w3.net.version == "1729")
@@ -124,4 +108,4 @@ for _ in range(60):
 
     expected = int(Fraction(x) * 10**6)
     check(f"floatAt({x})", tensors.functions.floatAt(struct.pack("<I", bits), 0, 6).call() == expected)
-print(f"web3.py {web3.__version__}: {checks} checks hold")
+done(f"web3.py {web3.__version__}")

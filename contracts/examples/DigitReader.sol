@@ -67,6 +67,6 @@ contract DigitReader is IInferenceCallback {
         emit Read(asker, job, best, most);
     }
 
-    /// What is left of escrows comes back here.
+    /// Coins from anybody. What is left of escrows comes back without it.
     receive() external payable {}
 }

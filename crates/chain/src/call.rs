@@ -8,6 +8,7 @@ use revm::context::result::{EVMError, ExecutionResult, HaltReason};
 use revm::context_interface::transaction::AccessList;
 use revm::database::{State, WrapDatabaseRef};
 
+use crate::block::SYSTEM;
 use crate::execute::{evm, evm_env, next_header};
 use crate::precompile::Shared;
 use crate::{ChainError, Head};
@@ -64,6 +65,9 @@ fn why(data: &Bytes) -> String {
 
 /// Runs a call in the block after `head`.
 pub(crate) fn call(head: &Head, call: &Call, gas: u64) -> Result<(ExecutionResult, EvmEnv), CallError> {
+    if call.from == SYSTEM {
+        return Err(CallError::Invalid("nobody calls as the end of a block".into()));
+    }
     let header = next_header(&head.genesis, &head.header, head.header.timestamp, head.header.beneficiary);
     let mut env = evm_env(&head.genesis, &header);
     // Without a price nobody pays.

@@ -64,6 +64,19 @@ pub struct Proposal {
     pub overdue: BTreeSet<B256>,
 }
 
+/// A header of what this chain has none of: uncles, withdrawals, blobs, a beacon chain.
+fn empty_header() -> Header {
+    Header {
+        ommers_hash: EMPTY_OMMER_ROOT_HASH,
+        withdrawals_root: Some(EMPTY_ROOT_HASH),
+        blob_gas_used: Some(0),
+        excess_blob_gas: Some(0),
+        parent_beacon_block_root: Some(B256::ZERO),
+        requests_hash: Some(EMPTY_REQUESTS_HASH),
+        ..Header::default()
+    }
+}
+
 /// The header of the block after `parent`, up to what executing it gives.
 pub(crate) fn next_header(
     genesis: &Genesis,
@@ -80,19 +93,13 @@ pub(crate) fn next_header(
     );
     Header {
         parent_hash: hash,
-        ommers_hash: EMPTY_OMMER_ROOT_HASH,
         beneficiary,
         number: parent.number + 1,
         gas_limit: genesis.gas_limit,
         timestamp: timestamp.max(parent.timestamp),
         mix_hash: hash,
         base_fee_per_gas: Some(base_fee.max(genesis.min_base_fee)),
-        withdrawals_root: Some(EMPTY_ROOT_HASH),
-        blob_gas_used: Some(0),
-        excess_blob_gas: Some(0),
-        parent_beacon_block_root: Some(B256::ZERO),
-        requests_hash: Some(EMPTY_REQUESTS_HASH),
-        ..Header::default()
+        ..empty_header()
     }
 }
 
@@ -206,18 +213,12 @@ pub(crate) fn genesis_block(genesis: &Genesis, view: &View) -> Result<Built, Cha
     changes.accounts = rows.into_iter().map(|(a, r)| (a, Some(r))).collect();
     let state_root = Trie::new(view, ACCOUNT_TRIE, &mut changes.trie).update(&leaves)?;
     let header = Header {
-        ommers_hash: EMPTY_OMMER_ROOT_HASH,
         state_root,
         gas_limit: genesis.gas_limit,
         timestamp: genesis.timestamp,
         extra_data: genesis.commitment().to_vec().into(),
         base_fee_per_gas: Some(genesis.base_fee),
-        withdrawals_root: Some(EMPTY_ROOT_HASH),
-        blob_gas_used: Some(0),
-        excess_blob_gas: Some(0),
-        parent_beacon_block_root: Some(B256::ZERO),
-        requests_hash: Some(EMPTY_REQUESTS_HASH),
-        ..Header::default()
+        ..empty_header()
     };
     let block = Block { hash: header.hash_slow(), header, txs: Vec::new() };
     Ok(Built { block, receipts: Vec::new(), ended: Vec::new(), refused: Vec::new(), changes })

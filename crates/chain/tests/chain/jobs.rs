@@ -249,6 +249,8 @@ fn nobody_is_the_system() {
     let call =
         Call { from: w.keys[0].address(), to: Some(LEDGER), data: end.to_vec().into(), ..Call::default() };
     assert!(w.chain.head().call(&call).is_err());
+    let call = Call { from: SYSTEM, ..call };
+    assert!(w.chain.head().call(&call).unwrap_err().to_string().contains("nobody calls as"));
     let fake = IInferenceCallback::onInferenceCall {
         job: B256::ZERO,
         settled: true,
