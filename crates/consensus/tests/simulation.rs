@@ -383,8 +383,8 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
             _ => {}
         }
     }
-    // No forks: one block for each height, whoever decided it.
-    let tallest = validators.iter().map(height).max().unwrap();
+    // No forks: one block for each height, whichever honest validator decided it.
+    let tallest = (0..n).filter(|&i| honest(i)).map(|i| height(&validators[i])).max().unwrap();
     for number in 1..=tallest {
         let blocks = (0..n)
             .filter(|&i| honest(i))
