@@ -1,6 +1,6 @@
 //! Calls that change nothing: what a transaction would return, and how much gas it needs.
 
-use alloy_evm::{Evm, EvmEnv};
+use alloy_evm::Evm;
 use alloy_primitives::{Address, Bytes, TxKind, U256, hex};
 use alloy_sol_types::{Panic, Revert, SolError};
 use revm::context::TxEnv;
@@ -64,7 +64,7 @@ fn why(data: &Bytes) -> String {
 }
 
 /// Runs a call in the block after `head`.
-pub(crate) fn call(head: &Head, call: &Call, gas: u64) -> Result<(ExecutionResult, EvmEnv), CallError> {
+pub(crate) fn call(head: &Head, call: &Call, gas: u64) -> Result<ExecutionResult, CallError> {
     if call.from == SYSTEM {
         return Err(CallError::Invalid("nobody calls as the end of a block".into()));
     }
@@ -89,9 +89,9 @@ pub(crate) fn call(head: &Head, call: &Call, gas: u64) -> Result<(ExecutionResul
         ..TxEnv::default()
     };
     let side = Shared::default();
-    let result = evm(&mut db, env.clone(), &head.genesis.params, &side, true).transact_raw(tx);
+    let result = evm(&mut db, env, &head.genesis.params, &side, true).transact_raw(tx);
     match result {
-        Ok(result) => Ok((result.result, env)),
+        Ok(result) => Ok(result.result),
         Err(EVMError::Transaction(e)) => Err(CallError::Invalid(e.to_string())),
         Err(e) => Err(ChainError::Evm(e.to_string()).into()),
     }
@@ -118,7 +118,7 @@ pub(crate) fn estimate(head: &Head, request: &Call) -> Result<u64, CallError> {
         let left = left.ok_or_else(|| CallError::Invalid("insufficient funds for transfer".into()))?;
         most = most.min((left / U256::from(price)).saturating_to());
     }
-    let run = |gas: u64| call(head, request, gas).and_then(|(result, _)| output(result));
+    let run = |gas: u64| call(head, request, gas).and_then(output);
     let (_, used) = run(most)?;
     let (mut low, mut high) = (used.saturating_sub(1), most);
     // A call can only pass on 63 of 64 parts of its gas, so a little more than what is used is mostly enough.

@@ -90,7 +90,7 @@ impl Head {
     /// What a call would return in the next block.
     pub fn call(&self, request: &Call) -> Result<Bytes, CallError> {
         let gas = request.gas.unwrap_or(u64::MAX).min(self.genesis.gas_limit);
-        Ok(call::output(call::call(self, request, gas)?.0)?.0)
+        Ok(call::output(call::call(self, request, gas)?)?.0)
     }
 
     /// The gas that a call needs.
@@ -195,8 +195,7 @@ impl Head {
     /// The coins of genesis are all still there: every balance, stake and escrow together.
     pub fn check_coins(&self) -> Result<Coins, ChainError> {
         let coins = self.coins()?;
-        let total = coins.balances + coins.staked + coins.unbonding + coins.escrow;
-        if Some(total) == self.genesis.supply() {
+        if coins.total() == self.genesis.supply() {
             Ok(coins)
         } else {
             Err(ChainError::Corrupt("the coins are not those of genesis"))

@@ -30,6 +30,11 @@ pub struct Order {
 }
 
 impl Order {
+    /// A call (or a creation); nonce, gas and price are for the caller to fill in.
+    pub fn new(to: TxKind, value: u128, data: Bytes) -> Self {
+        Self { nonce: 0, gas: 0, max_fee_per_gas: 0, tip: 0, to, value, data }
+    }
+
     /// Signs it as an EIP-1559 transaction for a chain; returns its hash and its EIP-2718 bytes.
     pub fn sign(self, key: &Key, chain_id: u64) -> (B256, Bytes) {
         let tx = TxEip1559 {
@@ -96,5 +101,5 @@ pub fn ledger_call(action: &Action, params: &Params) -> (u128, Bytes) {
 /// An order that does an action on the ledger; nonce, gas and price are for the caller to fill in.
 pub fn ledger_order(action: &Action, params: &Params) -> Order {
     let (value, data) = ledger_call(action, params);
-    Order { nonce: 0, gas: 0, max_fee_per_gas: 0, tip: 0, to: TxKind::Call(LEDGER), value, data }
+    Order::new(TxKind::Call(LEDGER), value, data)
 }

@@ -57,7 +57,7 @@ pub use event::Event;
 pub use job::{End, Job, Phase, Reveal, Seat, commitment, job_id};
 pub use level::Level;
 pub use params::{GenesisError, Params};
-pub use rules::{BlockContext, apply, tick};
+pub use rules::{BlockContext, MAX_MANIFEST, apply, tick};
 pub use state::{Coins, InvariantError, NodeStatus, State};
 pub use storage::{Answer, Callback, ModelEntry, NodeEntry, Storage};
 

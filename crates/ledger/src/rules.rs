@@ -21,8 +21,8 @@ pub struct BlockContext {
 /// Longest name, URI and endpoint, in bytes.
 pub(crate) const MAX_NAME: usize = 128;
 pub(crate) const MAX_URI: usize = 512;
-/// Longest manifest, in bytes.
-const MAX_MANIFEST: usize = 16 << 10;
+/// Longest manifest that the ledger takes, in bytes.
+pub const MAX_MANIFEST: usize = 16 << 10;
 pub(crate) const MAX_ENDPOINT: usize = 256;
 
 /// Applies an action of `from`, whom the caller has authenticated. Returns what happened. A refused action changes nothing.

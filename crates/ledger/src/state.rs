@@ -32,6 +32,13 @@ pub struct Coins {
     pub escrow: u128,
 }
 
+impl Coins {
+    /// All of them; `None` if they are more than 128 bits count.
+    pub fn total(&self) -> Option<u128> {
+        self.balances.checked_add(self.staked)?.checked_add(self.unbonding)?.checked_add(self.escrow)
+    }
+}
+
 /// Something that can be no state of these rules.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -221,9 +228,7 @@ impl State {
 
     /// All coins there are: balances, stakes and escrow. No transaction changes it; it is [`State::supply`].
     pub fn total_coins(&self) -> u128 {
-        let total =
-            |c: Coins| c.balances.checked_add(c.staked)?.checked_add(c.unbonding)?.checked_add(c.escrow);
-        self.coins().and_then(total).unwrap_or(u128::MAX)
+        self.coins().and_then(|c| c.total()).unwrap_or(u128::MAX)
     }
 
     /// Coins in escrow for jobs in progress.

@@ -267,15 +267,7 @@ struct Estimate {
 async fn estimate(State(local): State<Local>, body: Bytes) -> Answer {
     let e: Estimate = serde_json::from_slice(&body)
         .map_err(|e| NodeError::Malformed(format!("the body is no order: {e}")))?;
-    let order = Order {
-        nonce: 0,
-        gas: 0,
-        max_fee_per_gas: 0,
-        tip: 0,
-        to: e.to.into(),
-        value: parse("amount", &e.value)?,
-        data: e.data,
-    };
+    let order = Order::new(e.to.into(), parse("amount", &e.value)?, e.data);
     let gas = blocking(move || local.estimate(e.from, &order)).await?;
     Ok(Json(json!({ "gas": gas })))
 }

@@ -10,7 +10,8 @@ use isobit_ledger::Action;
 use isobit_proof::Key;
 use isobit_tensor::Hash;
 
-use crate::{Client, Gateway, Local, NodeError, fetch_tensors, store_tensors};
+use crate::objects::encoded_tensors;
+use crate::{Client, Gateway, Local, NodeError, store_tensors};
 
 /// Most jobs in progress: what comes beyond waits until some have ended.
 const MAX_JOBS: usize = 256;
@@ -94,15 +95,14 @@ impl Broker {
         if self.local.is_provided(root)? {
             return Ok(());
         }
-        let set = fetch_tensors(&self.local, &Hash(root.0))?;
-        let tensors = isobit_proof::encode_tensors(set.iter().map(|(name, t)| (name.as_str(), t)));
+        let tensors = encoded_tensors(&self.local, root)?;
         if tensors.len() > MAX_OUTPUTS {
             let length = tensors.len();
             return Err(NodeError::Refused(format!(
                 "outputs of {length} bytes are too many for a transaction"
             )));
         }
-        Client::new(&self.local, self.key.clone())?.act(Action::Provide { tensors: tensors.into() })?;
+        Client::new(&self.local, self.key.clone())?.act(Action::Provide { tensors })?;
         Ok(())
     }
 }

@@ -52,6 +52,12 @@ pub fn fetch_tensors(gateway: &dyn Gateway, root: &Hash) -> Result<Vec<(String, 
         .collect()
 }
 
+/// The tensors of a root in one piece (`isobitV1`), as the ledger takes them.
+pub(crate) fn encoded_tensors(gateway: &dyn Gateway, root: B256) -> Result<Bytes, NodeError> {
+    let set = fetch_tensors(gateway, &Hash(root.0))?;
+    Ok(isobit_proof::encode_tensors(set.iter().map(|(name, t)| (name.as_str(), t))).into())
+}
+
 /// An account that acts on the network.
 pub struct Client<'a> {
     gateway: &'a dyn Gateway,
@@ -111,16 +117,7 @@ impl<'a> Client<'a> {
 
     /// Sends coins and waits until they are there; returns the block's height.
     pub fn transfer(&self, to: Address, value: u128) -> Result<u64, NodeError> {
-        let order = Order {
-            nonce: 0,
-            gas: 0,
-            max_fee_per_gas: 0,
-            tip: 0,
-            to: TxKind::Call(to),
-            value,
-            data: Bytes::new(),
-        };
-        self.wait_for(self.send_order(order)?)
+        self.wait_for(self.send_order(Order::new(TxKind::Call(to), value, Bytes::new()))?)
     }
 
     /// Posts a job and returns its id. The inputs must be stored before.

@@ -11,6 +11,7 @@ use isobit_proof::{Key, Outcome, Receipt};
 use isobit_runtime::{Limits, Options, RunOptions, Session};
 use isobit_tensor::{Hash, Tensor};
 
+use crate::objects::encoded_tensors;
 use crate::{Client, Gateway, NodeError, fetch_model, fetch_tensors, store_tensors};
 
 /// Models kept loaded.
@@ -167,12 +168,11 @@ impl Worker {
         if self.sent.contains_key(&step) {
             return Ok(false);
         }
-        let set = fetch_tensors(&*self.gateway, &Hash(outputs.0))?;
-        let tensors = isobit_proof::encode_tensors(set.iter().map(|(name, t)| (name.as_str(), t)));
+        let tensors = encoded_tensors(&*self.gateway, outputs)?;
         if tensors.len() > MAX_PROVIDED {
             return Ok(true);
         }
-        Client::new(&*self.gateway, self.key.clone())?.send(&Action::Provide { tensors: tensors.into() })?;
+        Client::new(&*self.gateway, self.key.clone())?.send(&Action::Provide { tensors })?;
         self.sent.insert(step, Instant::now());
         Ok(false)
     }

@@ -37,8 +37,7 @@ fn verify(dir: &std::path::Path, json: bool) -> Result<ExitCode> {
     let bar = output::progress(head.header.number, "executing", json);
     let replayed = chain.replay(|number| bar.set_position(number))?;
     bar.finish_and_clear();
-    let counted = head.check_coins()?;
-    let total = counted.balances + counted.staked + counted.unbonding + counted.escrow;
+    let total = head.check_coins()?.total().context("more coins than 128 bits count")?;
     if json {
         output::json(&serde_json::json!({
             "blocks": head.header.number, "hash": replayed, "state_root": head.header.state_root,

@@ -181,8 +181,7 @@ fn balances(network: &Network) -> Result<Vec<(String, Address, u128)>> {
 
 /// All coins there are, counted one by one.
 fn total_coins(network: &Network) -> Result<u128> {
-    let coins = network.gateway().chain.head().check_coins()?;
-    Ok(coins.balances + coins.staked + coins.unbonding + coins.escrow)
+    network.gateway().chain.head().check_coins()?.total().context("more coins than 128 bits count")
 }
 
 /// Posts one job an image and waits for all.

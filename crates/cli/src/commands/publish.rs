@@ -4,14 +4,11 @@ use std::process::ExitCode;
 use alloy_primitives::B256;
 use anyhow::{Result, bail};
 use isobit_graph::ModelObject;
-use isobit_ledger::Action;
+use isobit_ledger::{Action, MAX_MANIFEST};
 use isobit_node::{Client, Gateway, publish_model};
 use isobit_runtime::check;
 
 use crate::{home, model, output};
-
-/// Longest manifest that the ledger takes, in bytes.
-const MAX_MANIFEST: usize = 16 << 10;
 
 /// Publish a model: store its canonical form, register its address.
 ///
