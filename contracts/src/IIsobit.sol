@@ -13,6 +13,10 @@ interface IIsobit {
     event Described(bytes32 indexed model);
     /// @notice A node joined with a stake.
     event Joined(address indexed node, uint256 stake);
+    /// @notice A validator joined; its stake weighs in the votes on the next block.
+    event ValidatorJoined(address indexed validator, uint256 stake);
+    /// @notice A validator contradicted itself at a height: it lost a part of its stake, and its place. `accuser` got a share.
+    event Equivocated(address indexed validator, uint64 height, uint256 amount, address indexed accuser);
     /// @notice A node will not be drawn any more; its stake can be withdrawn from `until`, in seconds since 1970.
     event Left(address indexed node, uint64 until);
     /// @notice A node took its stake back.
@@ -35,6 +39,19 @@ interface IIsobit {
     event Settled(bytes32 indexed job, uint256 paid, uint256 returned);
     /// @notice A job ended without agreement; the escrow went back.
     event Refunded(bytes32 indexed job, uint256 returned);
+
+    /// @notice What a validator signs when it votes on blocks.
+    /// @param kind 0 prevote, 1 precommit, 2 proposal
+    /// @param polRound a proposal's: the round in which the block had a majority of prevotes; -1 for none, and for votes
+    /// @param value the block's hash; zero for a vote for none
+    struct Ballot {
+        uint8 kind;
+        uint64 height;
+        int64 round;
+        int64 polRound;
+        bytes32 value;
+        address validator;
+    }
 
     /// @notice How a job stands. `settled` or `refunded` once it is over.
     /// @param outputs root of the outputs; zero for a failure
@@ -59,7 +76,18 @@ interface IIsobit {
     /// @notice Becomes a node with the value sent as stake.
     function join(string calldata endpoint) external payable;
 
-    /// @notice Stops being drawn; the stake can be withdrawn after the unbonding time.
+    /// @notice Becomes a validator with the value sent as stake: it votes on blocks, and is not drawn for jobs.
+    function validate(string calldata endpoint) external payable;
+
+    /// @notice Shows that a validator said two different things in one vote. Signatures are r, s, v over the ballots' digests.
+    function accuse(
+        Ballot calldata first,
+        bytes calldata firstSignature,
+        Ballot calldata second,
+        bytes calldata secondSignature
+    ) external;
+
+    /// @notice Stops being drawn, or validating; the stake can be withdrawn after the unbonding time.
     function unbond() external;
 
     /// @notice Takes the stake back.
@@ -129,6 +157,9 @@ interface IIsobit {
 
     /// @notice The model that a name stands for; zero if none.
     function modelNamed(string calldata name) external view returns (bytes32 model);
+
+    /// @notice Who votes on the next block, and with what weight.
+    function validators() external view returns (address[] memory validators, uint64[] memory weights);
 
     /// @notice A node's stake (zero if it has not joined), the time from which it can be withdrawn (zero while active), and its jobs in progress.
     function nodeOf(address node) external view returns (uint256 stake, uint64 leaves, uint64 jobs);

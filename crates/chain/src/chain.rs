@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy_consensus::transaction::Recovered;
@@ -52,6 +52,12 @@ pub struct AccountProof {
 impl Head {
     fn row(&self, address: Address) -> Result<Row, ChainError> {
         Ok(self.view.row(address)?.unwrap_or_default())
+    }
+
+    /// Who votes on the next block, in ascending order of address, and with what weight.
+    pub fn validators(&self) -> Vec<(Address, u64)> {
+        let all = self.view.ledger(&self.genesis.params).validators();
+        all.into_iter().map(|(a, n)| (a, n.weight())).collect()
     }
 
     /// Coins of an address.
@@ -237,7 +243,11 @@ struct Shared {
     block: Condvar,
     store: Arc<Store>,
     genesis: Arc<Genesis>,
+    listener: OnceLock<Listener>,
 }
+
+/// Who hears of transactions.
+type Listener = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 struct Inner {
     head: Arc<Head>,
@@ -297,8 +307,14 @@ impl Chain {
             failed: None,
             stopping: false,
         };
-        let shared =
-            Shared { inner: Mutex::new(inner), work: Condvar::new(), block: Condvar::new(), store, genesis };
+        let shared = Shared {
+            inner: Mutex::new(inner),
+            work: Condvar::new(),
+            block: Condvar::new(),
+            store,
+            genesis,
+            listener: OnceLock::new(),
+        };
         Ok(Self { shared: Arc::new(shared), sequencer: Mutex::new(None) })
     }
 
@@ -330,6 +346,15 @@ impl Chain {
 
     /// Takes a signed transaction (EIP-2718) into the pool and returns its hash.
     pub fn submit(&self, raw: &[u8]) -> Result<B256, ChainError> {
+        let hash = self.take_in(raw)?;
+        if let Some(listener) = self.shared.listener.get() {
+            listener(raw);
+        }
+        Ok(hash)
+    }
+
+    /// As [`Chain::submit`], for what everybody has heard of already.
+    pub fn take_in(&self, raw: &[u8]) -> Result<B256, ChainError> {
         let tx = decode_tx(raw)?;
         let mut inner = self.shared.lock();
         if inner.stopping {
@@ -419,9 +444,32 @@ impl Chain {
         std::mem::take(&mut self.shared.lock().missing).into_iter().collect()
     }
 
-    /// What could be in the next block, best paid first.
-    pub fn candidates(&self) -> Vec<Recovered<TxEnvelope>> {
-        self.shared.lock().candidates()
+    /// Makes the next block of what waits, and drops what can be in none.
+    pub fn propose(&self, timestamp: u64, beneficiary: Address) -> Result<Built, ChainError> {
+        let built = self.shared.propose(timestamp, beneficiary)?;
+        self.shared.sort_out(&built.refused);
+        Ok(built)
+    }
+
+    /// How long after the last block the next one is due; `None` while there is nothing to do.
+    pub fn due_in(&self) -> Option<Duration> {
+        self.shared.lock().due_in()
+    }
+
+    /// Ends the chain: whoever waits for it is told why.
+    pub fn fail(&self, why: ChainError) {
+        self.shared.lock().failed.get_or_insert(why);
+        self.shared.block.notify_all();
+    }
+
+    /// Transactions that wait (EIP-2718), at most so many after the first `skip`: what other processes may not have heard of.
+    pub fn waiting_raw(&self, skip: usize, most: usize) -> Vec<Bytes> {
+        self.shared.lock().pool.raw(skip, most)
+    }
+
+    /// Tells whoever listens of each transaction that [`Chain::submit`] takes from now on.
+    pub fn on_submit(&self, listener: impl Fn(&[u8]) + Send + Sync + 'static) {
+        let _ = self.shared.listener.set(Box::new(listener)); // who comes second hears nothing
     }
 
     /// Puts a block that was executed on the head onto the disk, and makes it the head.
@@ -481,6 +529,19 @@ impl Inner {
         let waits = |(since, at): &(Instant, u64)| *at == number && since.elapsed() <= PATIENCE;
         let is_held = |hash| self.held.get(&hash).is_some_and(waits);
         self.pool.best(head.genesis.gas_limit, head.next_base_fee(), next, is_held)
+    }
+
+    /// How long after the last block the next one is due, if at all.
+    fn due_in(&self) -> Option<Duration> {
+        if !self.candidates().is_empty() {
+            return Some(Duration::ZERO);
+        }
+        // Nodes are drawn for a job in the block after it was posted: it is not waited for.
+        let (busy, number) = (self.head.is_busy(), self.head.header.number);
+        if busy && self.head.jobs().iter().any(|j| j.posted == number) {
+            return Some(Duration::ZERO);
+        }
+        busy.then_some(IDLE_BLOCK)
     }
 
     /// Those that have waited for an inference for too long.
@@ -548,33 +609,36 @@ impl Shared {
         Ok(())
     }
 
+    fn propose(&self, timestamp: u64, beneficiary: Address) -> Result<Built, ChainError> {
+        let inner = self.lock();
+        let (head, txs, overdue) = (inner.head.clone(), inner.candidates(), inner.overdue());
+        drop(inner);
+        head.build(&Proposal { timestamp, beneficiary, txs, overdue })
+    }
+
+    fn sort_out(&self, refused: &[Refused]) {
+        self.lock().sort_out(refused);
+        self.block.notify_all();
+    }
+
     fn sequence(&self, how: &Sequencing) {
         let mut last = Instant::now().checked_sub(how.block_time).unwrap_or_else(Instant::now);
         loop {
             let mut inner = self.lock();
-            let mut candidates = inner.candidates();
-            if candidates.is_empty() {
+            let mut due = inner.due_in();
+            if due != Some(Duration::ZERO) {
                 last = Instant::now();
             }
-            while candidates.is_empty() && !inner.stopping {
-                // Nodes are drawn for a job in the block after it was posted: it is not waited for.
-                let (head, posted) = (inner.head.clone(), inner.head.header.number);
-                let busy = head.is_busy();
-                if busy && head.jobs().iter().any(|j| j.posted == posted) {
-                    break;
-                }
-                let idle = match (busy, inner.held.is_empty()) {
-                    (true, _) => IDLE_BLOCK,
-                    (false, false) => Duration::from_secs(1), // one may become overdue
-                    (false, true) => Duration::from_secs(3_600),
-                };
+            while due != Some(Duration::ZERO) && !inner.stopping {
+                // What waits for an inference becomes due by itself.
+                let idle = due.unwrap_or(Duration::from_secs(1));
                 let waited = self.work.wait_timeout(inner, idle).unwrap_or_else(|e| e.into_inner());
                 inner = waited.0;
-                candidates = inner.candidates();
                 last = Instant::now();
-                if busy && waited.1.timed_out() {
+                if due.is_some() && waited.1.timed_out() {
                     break;
                 }
+                due = inner.due_in();
             }
             let pause = how.block_time.saturating_sub(last.elapsed());
             if !pause.is_zero() && !inner.stopping {
@@ -583,21 +647,17 @@ impl Shared {
                     .wait_timeout_while(inner, pause, |i| !i.stopping)
                     .unwrap_or_else(|e| e.into_inner())
                     .0;
-                candidates = inner.candidates();
             }
             if inner.stopping {
                 return;
             }
-            let (head, overdue) = (inner.head.clone(), inner.overdue());
+            let is_busy = inner.head.is_busy();
             drop(inner);
             last = Instant::now();
             let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-            let proposal = Proposal { timestamp, beneficiary: how.beneficiary, txs: candidates, overdue };
-            let made = head.build(&proposal).and_then(|built| {
-                if built.block.txs.is_empty() && !head.is_busy() {
-                    let mut inner = self.lock();
-                    inner.sort_out(&built.refused);
-                    self.block.notify_all();
+            let made = self.propose(timestamp, how.beneficiary).and_then(|built| {
+                if built.block.txs.is_empty() && !is_busy {
+                    self.sort_out(&built.refused);
                 } else {
                     self.commit(&built)?;
                 }

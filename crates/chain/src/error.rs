@@ -38,7 +38,8 @@ impl ChainError {
         Self::Corrupt(what)
     }
 
-    pub(crate) fn store(e: impl std::fmt::Display) -> Self {
+    /// A failure of storage.
+    pub fn store(e: impl std::fmt::Display) -> Self {
         Self::Store(e.to_string())
     }
 }

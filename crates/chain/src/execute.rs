@@ -1,6 +1,6 @@
 //! Executing blocks: a parent's state, a header's context and transactions give the next state and its root.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use alloy_consensus::proofs::{calculate_receipt_root, calculate_transaction_root};
@@ -16,7 +16,7 @@ use alloy_evm::{Evm, EvmEnv, FromRecoveredTx};
 use alloy_primitives::{Address, B256, Bloom, Bytes, KECCAK256_EMPTY, Log, TxKind, U256, keccak256};
 use alloy_sol_types::SolCall;
 use alloy_trie::{EMPTY_ROOT_HASH, Nibbles, TrieAccount};
-use isobit_ledger::Params;
+use isobit_ledger::{NodeEntry, Params, Storage};
 use revm::DatabaseCommit;
 use revm::context::result::{EVMError, ExecutionResult};
 use revm::context::{BlockEnv, CfgEnv, TxEnv};
@@ -29,6 +29,7 @@ use crate::abi::IInferenceCallback;
 use crate::block::{Block, Built, LEDGER, Refused, is_system, system_tx};
 use crate::opengradient::{self, Missing};
 use crate::precompile::{ISystem, Shared, install};
+use crate::slots::Ledger;
 use crate::store::{Changes, Row, View};
 use crate::trie::{Change, Trie};
 use crate::{ChainError, Genesis};
@@ -208,6 +209,15 @@ pub(crate) fn genesis_block(genesis: &Genesis, view: &View) -> Result<Built, Cha
     }
     let mut changes = Changes::default();
     changes.code.insert(code, stub);
+    if let Some((_, row)) = rows.iter_mut().find(|(a, _)| *a == LEDGER) {
+        row.balance += genesis.validators.values().sum::<u128>();
+        let slots = first_slots(genesis);
+        let mut leaves: Vec<Change> = slots.iter().map(|(s, v)| slot_leaf(*s, *v)).collect();
+        leaves.sort();
+        row.storage = Trie::new(view, &storage_prefix(LEDGER), &mut changes.trie).update(&leaves)?;
+        changes.storage =
+            slots.into_iter().map(|(slot, v)| ((LEDGER, B256::from(slot)), B256::from(v))).collect();
+    }
     let mut leaves: Vec<Change> = rows.iter().map(|(a, r)| (account_path(*a), Some(leaf(r)))).collect();
     leaves.sort();
     changes.accounts = rows.into_iter().map(|(a, r)| (a, Some(r))).collect();
@@ -222,6 +232,17 @@ pub(crate) fn genesis_block(genesis: &Genesis, view: &View) -> Result<Built, Cha
     };
     let block = Block { hash: header.hash_slow(), header, txs: Vec::new() };
     Ok(Built { block, receipts: Vec::new(), ended: Vec::new(), refused: Vec::new(), changes })
+}
+
+/// The ledger's slots at genesis: its validators.
+fn first_slots(genesis: &Genesis) -> BTreeMap<U256, U256> {
+    let mut slots = BTreeMap::new();
+    let mut ledger = Ledger::new(&mut slots, &genesis.params, 0);
+    for (&address, &stake) in &genesis.validators {
+        let entry = NodeEntry { stake, validates: true, ..NodeEntry::default() };
+        ledger.set_node(address, Some(entry));
+    }
+    slots
 }
 
 type Db = State<WrapDatabaseRef<View>>;
@@ -446,6 +467,11 @@ fn leaf(row: &Row) -> Vec<u8> {
     })
 }
 
+fn slot_leaf(slot: U256, value: U256) -> Change {
+    let path = Nibbles::unpack(keccak256(B256::from(slot)));
+    (path, (!value.is_zero()).then(|| alloy_rlp::encode(value)))
+}
+
 /// What is different after a block, and the root of the state then.
 fn changes(view: &View, bundle: &BundleState) -> Result<(Changes, B256), ChainError> {
     let mut changes = Changes::default();
@@ -459,8 +485,7 @@ fn changes(view: &View, bundle: &BundleState) -> Result<(Changes, B256), ChainEr
                 let key = B256::from(slot);
                 let value = value.present_value;
                 changes.storage.insert((address, key), value.into());
-                let leaf = (!value.is_zero()).then(|| alloy_rlp::encode(value));
-                slots.push((Nibbles::unpack(keccak256(key)), leaf));
+                slots.push(slot_leaf(slot, value));
             }
         }
         if !slots.is_empty() {

@@ -8,7 +8,7 @@ use alloy_rlp::{Encodable, RlpEncodable};
 use isobit_ledger::Params;
 use serde_json::{Value, json};
 
-use crate::ChainError;
+use crate::{ChainError, LEDGER};
 
 /// The format of genesis files.
 const FORMAT: &str = "isobit-genesis-1";
@@ -20,6 +20,8 @@ pub struct Genesis {
     pub params: Arc<Params>,
     /// Coins of each account, in base units.
     pub alloc: BTreeMap<Address, u128>,
+    /// Stakes of the first validators, in base units; none for a chain with one sequencer.
+    pub validators: BTreeMap<Address, u128>,
     /// Seconds since 1970.
     pub timestamp: u64,
     /// Gas of a block.
@@ -36,6 +38,7 @@ impl Genesis {
         Self {
             params: Arc::new(params),
             alloc: alloc.into_iter().collect(),
+            validators: BTreeMap::new(),
             timestamp: 0,
             gas_limit: 60_000_000,
             base_fee: 1_000_000,
@@ -46,21 +49,32 @@ impl Genesis {
     /// Whether a network can run with it.
     pub fn check(&self) -> Result<(), ChainError> {
         self.params.check()?;
+        let fail = |what: String| {
+            Err(ChainError::Refused(format!("a genesis that no network can run with: {what}")))
+        };
+        if self.validators.len() > usize::from(self.params.max_validators) {
+            return fail(format!("{} validators", self.validators.len()));
+        }
+        if let Some((who, stake)) = self.validators.iter().find(|(_, s)| **s < self.params.min_stake) {
+            return fail(format!("validator {who} has a stake of {stake} base units"));
+        }
+        if self.alloc.contains_key(&LEDGER) {
+            return fail("coins for the ledger itself".into());
+        }
         self.supply().ok_or(isobit_ledger::GenesisError::TooManyCoins)?;
         Ok(())
     }
 
     /// All coins there are; `None` if they are more than 128 bits count.
     pub fn supply(&self) -> Option<u128> {
-        self.alloc.values().try_fold(0u128, |sum, b| sum.checked_add(*b))
+        self.alloc.values().chain(self.validators.values()).try_fold(0u128, |sum, b| sum.checked_add(*b))
     }
 
     /// As JSON, amounts as decimal text: what a genesis file holds.
     pub fn to_json(&self) -> Value {
-        let alloc: serde_json::Map<String, Value> =
-            self.alloc.iter().map(|(a, b)| (a.to_string(), Value::from(b.to_string()))).collect();
         json!({
-            "format": FORMAT, "params": params_to_json(&self.params), "alloc": alloc, "timestamp": self.timestamp,
+            "format": FORMAT, "params": params_to_json(&self.params), "alloc": amounts_to_json(&self.alloc),
+            "validators": amounts_to_json(&self.validators), "timestamp": self.timestamp,
             "gas_limit": self.gas_limit, "base_fee": self.base_fee, "min_base_fee": self.min_base_fee,
         })
     }
@@ -72,17 +86,21 @@ impl Genesis {
             return Err(fail("the format isobit-genesis-1"));
         }
         let number = |key: &str| json.get(key).and_then(Value::as_u64).ok_or_else(|| fail(key));
-        let mut alloc = BTreeMap::new();
-        for (address, amount) in json.get("alloc").and_then(Value::as_object).ok_or_else(|| fail("alloc"))? {
-            let row = address.parse().ok().zip(amount.as_str().and_then(|a| a.parse().ok()));
-            let (address, amount): (Address, u128) = row.ok_or_else(|| fail(address))?;
-            if alloc.insert(address, amount).is_some() {
-                return Err(fail("an account that is there once"));
+        let amounts = |key: &str| {
+            let mut amounts = BTreeMap::new();
+            for (address, amount) in json.get(key).and_then(Value::as_object).ok_or_else(|| fail(key))? {
+                let row = address.parse().ok().zip(amount.as_str().and_then(|a| a.parse().ok()));
+                let (address, amount): (Address, u128) = row.ok_or_else(|| fail(address))?;
+                if amounts.insert(address, amount).is_some() {
+                    return Err(fail("an account that is there once"));
+                }
             }
-        }
+            Ok(amounts)
+        };
         let genesis = Self {
             params: Arc::new(json.get("params").and_then(params_from_json).ok_or_else(|| fail("params"))?),
-            alloc,
+            alloc: amounts("alloc")?,
+            validators: amounts("validators")?,
             timestamp: number("timestamp")?,
             gas_limit: number("gas_limit")?,
             base_fee: number("base_fee")?,
@@ -92,19 +110,26 @@ impl Genesis {
         Ok(genesis)
     }
 
-    /// Keccak-256 of its RLP: parameters, accounts with their coins in ascending order of address, and the other fields. It
+    /// Keccak-256 of its RLP: parameters, accounts with their coins and validators with their stakes in ascending order of address, and
+    /// the other fields. It
     /// is the first header's extra data, so that chains that differ in anything have no block in common.
-    pub(crate) fn commitment(&self) -> B256 {
-        let alloc: Vec<Account> =
-            self.alloc.iter().map(|(&address, &balance)| Account { address, balance }).collect();
+    pub fn commitment(&self) -> B256 {
         let mut out = Vec::new();
         self.params.encode(&mut out);
-        alloc.encode(&mut out);
+        for amounts in [&self.alloc, &self.validators] {
+            let accounts: Vec<Account> =
+                amounts.iter().map(|(&address, &balance)| Account { address, balance }).collect();
+            accounts.encode(&mut out);
+        }
         for field in [self.timestamp, self.gas_limit, self.base_fee, self.min_base_fee] {
             field.encode(&mut out);
         }
         keccak256(out)
     }
+}
+
+fn amounts_to_json(amounts: &BTreeMap<Address, u128>) -> Value {
+    amounts.iter().map(|(a, b)| (a.to_string(), Value::from(b.to_string()))).collect()
 }
 
 /// The rules' parameters as JSON, amounts as decimal text.
@@ -115,7 +140,8 @@ pub fn params_to_json(p: &Params) -> Value {
         "commit_window": p.commit_window, "reveal_window": p.reveal_window, "unbonding": p.unbonding,
         "max_replicas": p.max_replicas, "max_jobs": p.max_jobs, "callback_price": p.callback_price.to_string(),
         "max_callback_gas": p.max_callback_gas, "slash_requester": p.slash_requester,
-        "slash_burn": p.slash_burn, "treasury": p.treasury, "burn": p.burn,
+        "slash_burn": p.slash_burn, "slash_equivocation": p.slash_equivocation,
+        "max_validators": p.max_validators, "treasury": p.treasury, "burn": p.burn,
     })
 }
 
@@ -139,6 +165,8 @@ pub fn params_from_json(json: &Value) -> Option<Params> {
         max_callback_gas: number("max_callback_gas")?,
         slash_requester: number("slash_requester")?.try_into().ok()?,
         slash_burn: number("slash_burn")?.try_into().ok()?,
+        slash_equivocation: number("slash_equivocation")?.try_into().ok()?,
+        max_validators: number("max_validators")?.try_into().ok()?,
         treasury: text("treasury")?.parse().ok()?,
         burn: text("burn")?.parse().ok()?,
     })
@@ -153,15 +181,20 @@ struct Account {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::LEDGER;
+    use isobit_ledger::COIN;
 
     #[test]
     fn files_round_trip_and_what_is_missing_is_named() {
         let genesis =
             Genesis::new(Params::default(), [(Address::repeat_byte(1), u128::MAX - 7), (Address::ZERO, 7)]);
+        let genesis = Genesis { validators: [(Address::repeat_byte(2), 5_000 * COIN)].into(), ..genesis };
+        assert!(genesis.check().is_err(), "more coins than 128 bits count");
+        let genesis = Genesis { alloc: [(Address::ZERO, 7)].into(), ..genesis };
         let json = genesis.to_json();
         assert_eq!(Genesis::from_json(&json), Ok(genesis.clone()));
-        for key in ["format", "params", "alloc", "timestamp", "gas_limit", "base_fee", "min_base_fee"] {
+        for key in
+            ["format", "params", "alloc", "validators", "timestamp", "gas_limit", "base_fee", "min_base_fee"]
+        {
             let mut json = json.clone();
             json.as_object_mut().unwrap().remove(key);
             let error = Genesis::from_json(&json).unwrap_err().to_string();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{Transaction, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, B256, Bytes, U256};
 
 use crate::block::{decode_tx, is_system};
 use crate::store::Row;
@@ -70,6 +70,12 @@ impl Pool {
     pub(crate) fn get(&self, hash: B256) -> Option<&Tx> {
         let (sender, nonce) = self.by_hash.get(&hash)?;
         self.senders.get(sender)?.get(nonce)
+    }
+
+    /// Some of them, encoded, each sender's in order.
+    pub(crate) fn raw(&self, skip: usize, most: usize) -> Vec<Bytes> {
+        let all = self.senders.values().flat_map(BTreeMap::values);
+        all.skip(skip).take(most).map(|tx| tx.inner().encoded_2718().into()).collect()
     }
 
     /// The nonce after the sender's waiting ones.

@@ -8,8 +8,8 @@ use alloy_evm::precompiles::{DynPrecompile, PrecompileInput, PrecompilesMap};
 use alloy_primitives::{Address, B256, Bytes, Log, LogData, U256};
 use alloy_sol_types::{Revert, SolCall, SolError, SolEvent, SolInterface, sol};
 use isobit_ledger::{
-    Action, Answer, BlockContext, Callback, Event, Inputs, Job, Level, Params, Storage, TxError, apply,
-    job_id, tick,
+    Action, Answer, Ballot, BallotKind, BlockContext, Callback, Event, Inputs, Job, Level, Params,
+    SignedBallot, Storage, TxError, apply, job_id, tick,
 };
 use revm::precompile::{PrecompileError, PrecompileHalt, PrecompileId, PrecompileOutput};
 
@@ -210,7 +210,11 @@ fn dispatch(slots: &mut EvmSlots<'_, '_>, params: &Params, side: &Shared, call: 
         Ok(action) => action,
         Err(why) => return Outcome::Reverts(why),
     };
-    let signature = if matches!(action, Action::Reveal { .. }) { SIGNATURE_GAS } else { 0 };
+    let signature = match action {
+        Action::Reveal { .. } => SIGNATURE_GAS,
+        Action::Accuse { .. } => 2 * SIGNATURE_GAS,
+        _ => 0,
+    };
     let before = ledger.posted(call.caller);
     match apply(&mut ledger, params, &block, call.caller, &action) {
         Err(e) => Outcome::Reverts(e.to_string()),
@@ -258,6 +262,20 @@ fn amount(value: U256) -> Result<u128, String> {
     value.try_into().map_err(|_| "the amount is above 2^128 - 1".to_owned())
 }
 
+fn ballot(ballot: &IIsobit::Ballot, signature: &[u8]) -> Result<SignedBallot, String> {
+    Ok(SignedBallot {
+        ballot: Ballot {
+            kind: BallotKind::from_code(ballot.kind).ok_or("a ballot's kind is 0, 1 or 2")?,
+            height: ballot.height,
+            round: ballot.round,
+            pol_round: ballot.polRound,
+            value: ballot.value,
+            validator: ballot.validator,
+        },
+        signature: signature.try_into().map_err(|_| "a ballot's signature has 65 bytes")?,
+    })
+}
+
 /// The action of a call with this value.
 fn action(call: IIsobitCalls, params: &Params, value: u128) -> Result<Action, String> {
     Ok(match call {
@@ -265,6 +283,11 @@ fn action(call: IIsobitCalls, params: &Params, value: u128) -> Result<Action, St
             Action::Publish { model: c.model, name: c.name, uri: c.uri, unit_fee: amount(c.unitFee)? }
         }
         IIsobitCalls::join(c) => Action::Join { stake: value, endpoint: c.endpoint },
+        IIsobitCalls::validate(c) => Action::Validate { stake: value, endpoint: c.endpoint },
+        IIsobitCalls::accuse(c) => Action::Accuse {
+            first: ballot(&c.first, &c.firstSignature)?,
+            second: ballot(&c.second, &c.secondSignature)?,
+        },
         IIsobitCalls::unbond(_) => Action::Leave,
         IIsobitCalls::withdraw(_) => Action::Withdraw,
         IIsobitCalls::post(c) => Action::Post {
@@ -334,6 +357,11 @@ fn view<S: Slots>(ledger: &Ledger<'_, S>, params: &Params, call: &IIsobitCalls) 
         IIsobitCalls::modelNamed(c) => {
             IIsobit::modelNamedCall::abi_encode_returns(&ledger.named(&c.name).unwrap_or_default())
         }
+        IIsobitCalls::validators(_) => {
+            let all = ledger.validators().into_iter();
+            let (validators, weights) = all.map(|(a, n)| (a, n.weight())).unzip();
+            IIsobit::validatorsCall::abi_encode_returns(&IIsobit::validatorsReturn { validators, weights })
+        }
         IIsobitCalls::nodeOf(c) => {
             let node = ledger.node(c.node);
             let (stake, leaves, jobs) = node.map(|n| (n.stake, n.leaves, n.jobs)).unwrap_or_default();
@@ -394,6 +422,12 @@ fn log_data(event: Event) -> Option<LogData> {
         }
         Event::Described { model } => IIsobit::Described { model }.encode_log_data(),
         Event::Joined { node, stake } => IIsobit::Joined { node, stake: U256::from(stake) }.encode_log_data(),
+        Event::ValidatorJoined { validator, stake } => {
+            IIsobit::ValidatorJoined { validator, stake: U256::from(stake) }.encode_log_data()
+        }
+        Event::Equivocated { validator, height, amount, accuser } => {
+            IIsobit::Equivocated { validator, height, amount: U256::from(amount), accuser }.encode_log_data()
+        }
         Event::Left { node, until } => IIsobit::Left { node, until }.encode_log_data(),
         Event::Withdrawn { node, stake } => {
             IIsobit::Withdrawn { node, stake: U256::from(stake) }.encode_log_data()

@@ -4,7 +4,7 @@ use alloy_consensus::{SignableTransaction, Signed, TxEip1559, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{B256, Bytes, TxKind, U256};
 use alloy_sol_types::SolCall;
-use isobit_ledger::{Action, Inputs, Params};
+use isobit_ledger::{Action, Inputs, Params, SignedBallot};
 use isobit_proof::Key;
 
 use crate::abi::IIsobit;
@@ -61,6 +61,16 @@ pub fn ledger_call(action: &Action, params: &Params) -> (u128, Bytes) {
             (0, IIsobit::publishCall { model, name, uri, unitFee: U256::from(unit_fee) }.abi_encode())
         }
         Action::Join { stake, endpoint } => (stake, IIsobit::joinCall { endpoint }.abi_encode()),
+        Action::Validate { stake, endpoint } => (stake, IIsobit::validateCall { endpoint }.abi_encode()),
+        Action::Accuse { first, second } => {
+            let call = IIsobit::accuseCall {
+                first: ballot(&first),
+                firstSignature: Bytes::copy_from_slice(&first.signature),
+                second: ballot(&second),
+                secondSignature: Bytes::copy_from_slice(&second.signature),
+            };
+            (0, call.abi_encode())
+        }
         Action::Leave => (0, IIsobit::unbondCall {}.abi_encode()),
         Action::Withdraw => (0, IIsobit::withdrawCall {}.abi_encode()),
         Action::Post { model, inputs, seed, level, max_fee, deadline, callback_gas } => {
@@ -96,6 +106,18 @@ pub fn ledger_call(action: &Action, params: &Params) -> (u128, Bytes) {
         }
     };
     (value, data.into())
+}
+
+fn ballot(signed: &SignedBallot) -> IIsobit::Ballot {
+    let b = &signed.ballot;
+    IIsobit::Ballot {
+        kind: b.kind as u8,
+        height: b.height,
+        round: b.round,
+        polRound: b.pol_round,
+        value: b.value,
+        validator: b.validator,
+    }
 }
 
 /// An order that does an action on the ledger; nonce, gas and price are for the caller to fill in.

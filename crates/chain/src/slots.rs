@@ -5,6 +5,7 @@
 //! in its list stands, plus one, at `keccak256(kind, "at", item)`. The last item takes the place of one that goes.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy_rlp::{Decodable, Encodable};
@@ -17,6 +18,23 @@ pub(crate) trait Slots {
     fn store(&mut self, slot: U256, value: U256);
     /// Moves coins out of the ledger's account.
     fn pay(&mut self, to: Address, amount: u128);
+}
+
+/// Slots in memory, without coins.
+impl Slots for &mut BTreeMap<U256, U256> {
+    fn load(&mut self, slot: U256) -> U256 {
+        self.get(&slot).copied().unwrap_or_default()
+    }
+
+    fn store(&mut self, slot: U256, value: U256) {
+        if value.is_zero() {
+            self.remove(&slot);
+        } else {
+            self.insert(slot, value);
+        }
+    }
+
+    fn pay(&mut self, _: Address, _: u128) {}
 }
 
 /// What a record or list is about.
@@ -39,6 +57,7 @@ enum Kind {
     ActiveNodes = 19,
     CallbackFirst = 20,
     CallbackEnd = 21,
+    Validators = 22,
 }
 
 /// The ledger over slots. `attached`: coins that came with the call and are not taken yet.
@@ -136,6 +155,11 @@ impl<'p, S: Slots> Ledger<'p, S> {
         slots.store(after(base, length - 1), U256::ZERO);
         slots.store(place(&item), U256::ZERO);
         slots.store(base, U256::from(length - 1));
+    }
+
+    fn entries(&self, kind: Kind) -> Vec<(Address, NodeEntry)> {
+        let nodes = self.list(kind).into_iter().map(Address::from_word);
+        nodes.filter_map(|a| Some((a, self.node(a)?))).collect()
     }
 
     /// Published models with their entries, in ascending order of address.
@@ -241,12 +265,16 @@ impl<S: Slots> Storage for Ledger<'_, S> {
             self.set_number(Kind::ActiveNodes, b"", count);
         }
         self.list_item(Kind::Nodes, node.into_word(), entry.is_some());
+        self.list_item(Kind::Validators, node.into_word(), entry.as_ref().is_some_and(NodeEntry::votes));
         self.set_record(Kind::Node, node.as_slice(), entry.as_ref());
     }
 
     fn nodes(&self) -> Vec<(Address, NodeEntry)> {
-        let nodes = self.list(Kind::Nodes).into_iter().map(Address::from_word);
-        nodes.filter_map(|a| Some((a, self.node(a)?))).collect()
+        self.entries(Kind::Nodes)
+    }
+
+    fn validators(&self) -> Vec<(Address, NodeEntry)> {
+        self.entries(Kind::Validators)
     }
 
     fn active_nodes(&self, _: &Params) -> usize {
@@ -312,7 +340,6 @@ mod tests {
     use super::*;
     use isobit_ledger::{Action, BlockContext, COIN, Inputs, Level, State, apply, tick};
     use isobit_numerics::rng::Rng;
-    use std::collections::BTreeMap;
 
     #[derive(Default)]
     struct Map {
@@ -322,15 +349,11 @@ mod tests {
 
     impl Slots for &mut Map {
         fn load(&mut self, slot: U256) -> U256 {
-            self.slots.get(&slot).copied().unwrap_or_default()
+            (&mut self.slots).load(slot)
         }
 
         fn store(&mut self, slot: U256, value: U256) {
-            if value.is_zero() {
-                self.slots.remove(&slot);
-            } else {
-                self.slots.insert(slot, value);
-            }
+            (&mut self.slots).store(slot, value);
         }
 
         fn pay(&mut self, to: Address, amount: u128) {
@@ -368,6 +391,10 @@ mod tests {
                             endpoint: "e".repeat(rng.below(70)),
                         },
                         (2, _) => [Action::Leave, Action::Withdraw][rng.below(2)].clone(),
+                        (3, None) => Action::Validate {
+                            stake: COIN * rng.below(3_000) as u128,
+                            endpoint: String::new(),
+                        },
                         (3 | 4, Some(job)) => Action::Commit { job, commitment: B256::repeat_byte(7) },
                         _ => Action::Post {
                             model,
@@ -380,7 +407,7 @@ mod tests {
                         },
                     };
                     let attached = match &action {
-                        Action::Join { stake, .. } => *stake,
+                        Action::Join { stake, .. } | Action::Validate { stake, .. } => *stake,
                         Action::Post { max_fee, callback_gas, .. } => {
                             max_fee + params.callback_fee(*callback_gas)
                         }
@@ -397,6 +424,7 @@ mod tests {
                 let mut ledger = Ledger::new(&mut map, &params, 0);
                 assert_eq!(tick(&mut ledger, &params, &block), state.tick(&block), "seed {seed}");
                 assert_eq!(ledger.nodes(), Storage::nodes(&state));
+                assert_eq!(ledger.validators(), state.validators());
                 assert_eq!(ledger.active_nodes(&params), state.active_nodes(&params));
                 assert_eq!(ledger.jobs(), Storage::jobs(&state));
                 for (id, job) in &state.jobs {

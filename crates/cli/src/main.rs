@@ -51,6 +51,10 @@ enum Command {
     Job(commands::job::Args),
     /// Run a node for a network elsewhere: fetch models, run jobs, sign receipts, earn.
     Node(commands::node::Args),
+    /// Write and read what a network begins with.
+    Genesis(commands::genesis::Args),
+    /// Become a validator, or leave; see who votes on blocks.
+    Validator(commands::validator::Args),
     /// Look at the chain in a data folder, offline.
     Chain(commands::chain::Args),
     /// Keys and coins.
@@ -73,6 +77,8 @@ fn main() -> ExitCode {
         Command::Infer(args) => commands::infer::main(args, json),
         Command::Job(args) => commands::job::main(args, json),
         Command::Node(args) => commands::node::main(args, json),
+        Command::Genesis(args) => commands::genesis::main(args, json),
+        Command::Validator(args) => commands::validator::main(args, json),
         Command::Chain(args) => commands::chain::main(args, json),
         Command::Wallet(args) => commands::wallet::main(args, json),
     };
@@ -87,9 +93,12 @@ fn main() -> ExitCode {
 
 fn init_logging(verbose: u8) {
     let default = match verbose {
-        0 => "warn",
-        1 => "info",
-        2 => "debug",
+        // The network's own crates speak of every message, and call it an error that nobody is connected yet.
+        0 => "warn,arc_malachitebft_network=off,libp2p=error",
+        1 => {
+            "info,arc_malachitebft_network=off,arc_malachitebft_core_consensus=warn,arc_malachitebft_discovery=warn,libp2p=warn"
+        }
+        2 => "debug,libp2p=info,hyper=info",
         _ => "trace",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()

@@ -8,8 +8,16 @@
 
 #![forbid(unsafe_code)]
 
+mod disk;
+#[cfg(feature = "network")]
+mod engine;
 mod types;
 mod validator;
+mod wire;
 
+pub use disk::Disk;
+#[cfg(feature = "network")]
+pub use engine::{Config, Engine, Multiaddr, PeerKey};
 pub use types::{Addr, BlockId, Height, Member, Members, Part, Proposal, Protocol, Scheme, Vote};
-pub use validator::{Effects, Message, Timer, Validator};
+pub use validator::{Effects, Message, Offer, Timer, Validator};
+pub use wire::{Gossip, MAX_MESSAGE, WireError};

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
-use alloy_primitives::{Address, B256, Signature};
+use alloy_primitives::{Address, B256};
 use arc_malachitebft_core_types as core;
 use arc_malachitebft_core_types::{LinearTimeouts, NilOrVal, Round, SignedExtension, VoteType, VotingPower};
+use isobit_chain::{ChainError, Head};
+use isobit_ledger::{Ballot, BallotKind};
 use isobit_proof::Key;
 use isobit_tensor::Hash;
 
@@ -222,6 +224,16 @@ impl Members {
         assert!(!members.is_empty(), "somebody must validate");
         Self(members)
     }
+
+    /// Those who vote on the block after this one.
+    pub fn after(head: &Head) -> Result<Self, ChainError> {
+        let members = head.validators();
+        if members.is_empty() {
+            let why = "its genesis has no validators; run it without --p2p, or found one with validators";
+            return Err(ChainError::OtherGenesis(why.into()));
+        }
+        Ok(Self::new(members))
+    }
 }
 
 impl core::ValidatorSet<Protocol> for Members {
@@ -320,57 +332,40 @@ impl core::Context for Protocol {
     }
 }
 
-/// What is signed: BLAKE3 of `isobitB1`, the chain's id, the kind (0 prevote, 1 precommit, 2 proposal), height, round, the round of
-/// the majority (a proposal's; -1 otherwise), whether there is a block, its hash, and who signs. Numbers are little-endian.
-fn digest(
-    chain_id: u64,
-    kind: u8,
-    height: Height,
-    rounds: [Round; 2],
-    value: Option<BlockId>,
-    from: Addr,
-) -> B256 {
-    let [round, pol] = rounds.map(|r| r.as_i64().to_le_bytes());
-    let parts: [&[u8]; 9] = [
-        b"isobitB1",
-        &chain_id.to_le_bytes(),
-        &[kind],
-        &height.0.to_le_bytes(),
-        &round,
-        &pol,
-        &[u8::from(value.is_some())],
-        &value.map_or(B256::ZERO, |v| v.0)[..],
-        from.0.as_slice(),
-    ];
-    B256::from(Hash::of(&parts.concat()).0)
-}
-
 impl Vote {
     /// What is signed. The extension is signed by itself.
-    pub fn digest(&self, chain_id: u64) -> B256 {
-        let value = match self.value {
-            NilOrVal::Nil => None,
-            NilOrVal::Val(value) => Some(value),
+    pub fn ballot(&self) -> Ballot {
+        let kind = match self.kind {
+            VoteType::Prevote => BallotKind::Prevote,
+            VoteType::Precommit => BallotKind::Precommit,
         };
-        let kind = u8::from(self.kind == VoteType::Precommit);
-        digest(chain_id, kind, self.height, [self.round, Round::Nil], value, self.from)
+        let value = match self.value {
+            NilOrVal::Nil => B256::ZERO,
+            NilOrVal::Val(value) => value.0,
+        };
+        let (height, round) = (self.height.0, self.round.as_i64());
+        Ballot { kind, height, round, pol_round: -1, value, validator: self.from.0 }
     }
 }
 
 impl Proposal {
     /// What is signed.
-    pub fn digest(&self, chain_id: u64) -> B256 {
-        digest(chain_id, 2, self.height, [self.round, self.pol_round], Some(self.value), self.from)
+    pub fn ballot(&self) -> Ballot {
+        let (height, round, pol_round) = (self.height.0, self.round.as_i64(), self.pol_round.as_i64());
+        let (value, validator) = (self.value.0, self.from.0);
+        Ballot { kind: BallotKind::Proposal, height, round, pol_round, value, validator }
     }
+}
+
+/// A block offered in a round: what its proposer signs, so that nobody else can have blocks executed. BLAKE3 of `isobitB2`, the
+/// chain's id, height, round, the round of its majority or -1, and its hash; numbers are little-endian.
+pub(crate) fn offer_digest(chain_id: u64, height: u64, rounds: [Round; 2], block: B256) -> B256 {
+    let [round, valid_round] = rounds.map(|r| r.as_i64().to_le_bytes());
+    let parts: [&[u8]; 6] =
+        [b"isobitB2", &chain_id.to_le_bytes(), &height.to_le_bytes(), &round, &valid_round, block.as_slice()];
+    B256::from(Hash::of(&parts.concat()).0)
 }
 
 pub(crate) fn sign(key: &Key, digest: B256) -> SignatureBytes {
     key.sign(digest).as_bytes()
-}
-
-/// Whether this is the signature of that address; each has one form only (low s).
-pub(crate) fn verify(digest: B256, signature: &SignatureBytes, by: Addr) -> bool {
-    let Ok(signature) = Signature::from_raw(signature) else { return false };
-    signature.normalize_s().is_none()
-        && signature.recover_address_from_prehash(&digest).is_ok_and(|signer| signer == by.0)
 }

@@ -4,22 +4,61 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use alloy_primitives::B256;
 use arc_malachitebft_core_consensus::{
     ConsensusMsg, Effect, Error, Input, LivenessMsg, LocallyProposedValue, Params, PeerId, ProposedValue,
     Resumable, Resume, SignedConsensusMsg, State, ThresholdParams, process,
 };
 use arc_malachitebft_core_types::{
-    CertificateError, CommitSignature, Context, ExtendedCommitCertificate, NilOrVal, PolkaSignature, Round,
-    SignedMessage, ThresholdParam, Timeout, ValidatorSet, Validity, Value as _, ValueOrigin, ValuePayload,
-    ValueResponse, VoteExtensionPolicy, VoteExtensions, VoteType,
+    CertificateError, CommitCertificate, CommitSignature, Context, ExtendedCommitCertificate, NilOrVal,
+    PolkaSignature, Round, SignedMessage, ThresholdParam, Timeout, ValidatorSet, Validity, ValueOrigin,
+    ValuePayload, ValueResponse, VoteExtensionPolicy, VoteExtensions, VoteType,
 };
-use isobit_chain::{Block, Chain, ChainError, Proposal as BlockProposal};
+use isobit_chain::{Block, Built, Chain, ChainError};
+use isobit_ledger::{SignedBallot, is_signed};
 use isobit_proof::Key;
 
-use crate::types::{Addr, BlockId, Height, Members, Protocol, Vote, sign, verify};
+use crate::disk::Disk;
+use crate::types::{
+    Addr, BlockId, Height, Members, Proposal, Protocol, SignatureBytes, Vote, offer_digest, sign,
+};
 
 /// How many inputs of later heights are kept, and how many of one height.
 const QUEUE: (usize, usize) = (10, 1_000);
+
+/// Rounds ahead of the present one whose blocks are executed.
+const ROUNDS_AHEAD: i64 = 2;
+/// Most blocks kept of one height.
+const MAX_OFFERS: usize = 64;
+/// How far a block's time may be ahead of the validator's clock, in seconds.
+const MAX_DRIFT: u64 = 15;
+
+/// A block proposed in a round, signed by who proposes it there.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// The round.
+    pub round: Round,
+    /// The round of its majority of prevotes, or none.
+    pub valid_round: Round,
+    /// Who proposes it.
+    pub proposer: Addr,
+    /// Its signature.
+    pub signature: SignatureBytes,
+    /// The block.
+    pub block: Arc<Block>,
+}
+
+impl Offer {
+    /// Signs it.
+    pub fn sign(&mut self, key: &Key, chain_id: u64) {
+        self.signature = sign(key, self.digest(chain_id));
+    }
+
+    fn digest(&self, chain_id: u64) -> B256 {
+        let height = self.block.header.number;
+        offer_digest(chain_id, height, [self.round, self.valid_round], self.block.hash)
+    }
+}
 
 /// What validators send each other.
 #[derive(Debug, Clone)]
@@ -28,17 +67,8 @@ pub enum Message {
     Consensus(SignedConsensusMsg<Protocol>),
     /// What helps those who are behind in a height.
     Liveness(LivenessMsg<Protocol>),
-    /// A proposed block itself, for its round.
-    Block {
-        /// The round that it is proposed in.
-        round: Round,
-        /// The round of its majority of prevotes, or none.
-        valid_round: Round,
-        /// Who proposes it.
-        proposer: Addr,
-        /// The block.
-        block: Arc<Block>,
-    },
+    /// A proposed block itself.
+    Offer(Offer),
     /// A decided block with the votes that decided it, for those who are behind.
     Decided {
         /// The block.
@@ -46,6 +76,22 @@ pub enum Message {
         /// The votes.
         certificate: ExtendedCommitCertificate<Protocol>,
     },
+}
+
+impl Message {
+    /// The height that it is about.
+    pub fn height(&self) -> u64 {
+        match self {
+            Self::Consensus(SignedConsensusMsg::Vote(vote)) | Self::Liveness(LivenessMsg::Vote(vote)) => {
+                vote.message.height.0
+            }
+            Self::Consensus(SignedConsensusMsg::Proposal(proposal)) => proposal.message.height.0,
+            Self::Liveness(LivenessMsg::PolkaCertificate(c)) => c.height.0,
+            Self::Liveness(LivenessMsg::SkipRoundCertificate(c)) => c.height.0,
+            Self::Offer(offer) => offer.block.header.number,
+            Self::Decided { certificate, .. } => certificate.height.0,
+        }
+    }
 }
 
 /// What a validator asks its owner to do.
@@ -69,28 +115,29 @@ pub trait Effects {
     fn lives(&mut self) -> bool;
     /// Seconds since 1970.
     fn now(&self) -> u64;
-    /// Two conflicting signed messages of a validator were seen.
-    fn evidence(&mut self, of: Addr);
+    /// Two contradicting ballots of a validator were seen.
+    fn evidence(&mut self, first: SignedBallot, second: SignedBallot);
+    /// Whether to work on the next height at once. If not, [`Validator::proceed`] does, or a message about it.
+    fn goes_on(&mut self, height: u64) -> bool;
 }
 
-/// What survives a crash: the chain, the log of the present height, blocks, and what was decided.
-struct Disk {
-    chain: Chain,
-    log: Vec<Input<Protocol>>,
-    blocks: BTreeMap<BlockId, Arc<Block>>,
-    /// Blocks built for (height, round): a validator that is asked again proposes the same.
-    built: BTreeMap<(u64, i64), Arc<Block>>,
-    decided: BTreeMap<u64, (Arc<Block>, ExtendedCommitCertificate<Protocol>)>,
+/// A block of the present height, and what executing it came to.
+struct Known {
+    block: Arc<Block>,
+    built: Option<Built>,
 }
 
 /// One validator.
 pub struct Validator {
     protocol: Protocol,
     key: Key,
-    members: Members,
-    state: State<Protocol>,
+    chain: Arc<Chain>,
     disk: Disk,
+    state: State<Protocol>,
+    blocks: BTreeMap<BlockId, Known>,
     inputs: VecDeque<Input<Protocol>>,
+    /// The last height is over, and the next one has not begun.
+    rests: bool,
 }
 
 impl std::fmt::Debug for Validator {
@@ -115,18 +162,13 @@ fn new_state(protocol: Protocol, key: &Key, members: &Members, height: u64) -> S
 }
 
 impl Validator {
-    /// A validator of a chain, which begins with [`Validator::start`].
-    pub fn new(key: Key, members: Members, chain: Chain) -> Self {
+    /// A validator of a chain, which begins with [`Validator::start`]. If the key is of no validator it follows the others.
+    pub fn new(key: Key, chain: Arc<Chain>, disk: Disk) -> Result<Self, ChainError> {
         let protocol = Protocol { chain_id: chain.genesis().params.chain_id };
-        let state = new_state(protocol, &key, &members, chain.head().header.number + 1);
-        let disk = Disk {
-            chain,
-            log: Vec::new(),
-            blocks: BTreeMap::new(),
-            built: BTreeMap::new(),
-            decided: BTreeMap::new(),
-        };
-        Self { protocol, key, members, state, disk, inputs: VecDeque::new() }
+        let head = chain.head();
+        let state = new_state(protocol, &key, &Members::after(&head)?, head.header.number + 1);
+        let (blocks, inputs) = (BTreeMap::new(), VecDeque::new());
+        Ok(Self { protocol, key, chain, disk, state, blocks, inputs, rests: false })
     }
 
     /// Its address.
@@ -135,37 +177,40 @@ impl Validator {
     }
 
     /// Its chain.
-    pub fn chain(&self) -> &Chain {
-        &self.disk.chain
+    pub fn chain(&self) -> &Arc<Chain> {
+        &self.chain
     }
 
-    /// The height that it works on.
+    /// The height that it works on, or would.
     pub fn height(&self) -> u64 {
-        self.state.height().0
+        self.chain.head().header.number + 1
     }
 
     /// A decided block with its votes, to send to who is behind.
-    pub fn decided(&self, height: u64) -> Option<Message> {
-        let (block, certificate) = self.disk.decided.get(&height)?;
-        Some(Message::Decided { block: block.clone(), certificate: certificate.clone() })
+    pub fn decided(&self, height: u64) -> Result<Option<Message>, ChainError> {
+        let Some(certificate) = self.disk.certificate(height)? else { return Ok(None) };
+        let block = self.chain.store().block(height)?;
+        let block = block.filter(|b| BlockId(b.hash) == certificate.value_id).map(Arc::new);
+        Ok(block.map(|block| Message::Decided { block, certificate }))
     }
 
     /// Begins, or begins again after a crash: what is not on disk is forgotten, and the log is played again.
     pub fn start(&mut self, effects: &mut dyn Effects) -> Result<(), ChainError> {
-        let height = self.disk.chain.head().header.number + 1;
-        self.state = new_state(self.protocol, &self.key, &self.members, height);
+        self.disk.reopen()?;
         self.inputs.clear();
-        let at = |input: &Input<Protocol>| match input {
-            Input::Vote(v) => v.message.height.0,
-            Input::Proposal(p) => p.message.height.0,
-            Input::ProposedValue(v, _) => v.height.0,
-            _ => height,
-        };
-        self.disk.log.retain(|input| at(input) == height);
-        let log = self.disk.log.clone();
+        self.finish_decided()?;
+        let head = self.chain.head();
+        let height = head.header.number + 1;
+        self.disk.forget(height - 1)?;
+        let members = Members::after(&head)?;
+        self.state = new_state(self.protocol, &self.key, &members, height);
+        let blocks = self.disk.blocks(height)?;
+        self.blocks =
+            blocks.into_iter().map(|b| (BlockId(b.hash), Known { block: b, built: None })).collect();
+        let log = self.disk.log(height)?;
         self.state.index_wal_entries(&log);
-        let restarts = !log.is_empty();
-        self.inputs.push_back(self.start_height(height, restarts));
+        self.rests = false;
+        self.inputs.push_back(start_height(height, members, !log.is_empty()));
         self.run(effects)?;
         for input in log {
             self.inputs.push_back(input);
@@ -175,13 +220,40 @@ impl Validator {
         self.run(effects)
     }
 
-    fn start_height(&self, height: u64, restarts: bool) -> Input<Protocol> {
-        let policy = VoteExtensionPolicy::Disabled;
-        Input::StartHeight(Height(height), self.members.clone(), restarts, None, policy)
+    /// A block that was decided, and not put on the chain before the crash.
+    fn finish_decided(&self) -> Result<(), ChainError> {
+        let head = self.chain.head();
+        let height = head.header.number + 1;
+        let Some(certificate) = self.disk.certificate(height)? else { return Ok(()) };
+        let block = self.disk.blocks(height)?.into_iter().find(|b| BlockId(b.hash) == certificate.value_id);
+        let block = block.ok_or(ChainError::Corrupt("a decided block is missing"))?;
+        self.chain.commit(&head.execute(&block)?)
     }
 
-    /// A message of another validator.
+    /// Begins with the next height, if it has not.
+    pub fn proceed(&mut self, effects: &mut dyn Effects) -> Result<(), ChainError> {
+        self.begin_next()?;
+        self.run(effects)
+    }
+
+    /// Whether the next height waits for [`Validator::proceed`].
+    pub fn rests(&self) -> bool {
+        self.rests
+    }
+
+    fn begin_next(&mut self) -> Result<(), ChainError> {
+        if std::mem::take(&mut self.rests) {
+            let head = self.chain.head();
+            self.inputs.push_back(start_height(head.header.number + 1, Members::after(&head)?, false));
+        }
+        Ok(())
+    }
+
+    /// A message from another validator.
     pub fn receive(&mut self, message: Message, effects: &mut dyn Effects) -> Result<(), ChainError> {
+        if message.height() == self.height() {
+            self.begin_next()?;
+        }
         match message {
             Message::Consensus(SignedConsensusMsg::Vote(vote)) => self.inputs.push_back(Input::Vote(vote)),
             Message::Consensus(SignedConsensusMsg::Proposal(p)) => self.inputs.push_back(Input::Proposal(p)),
@@ -192,18 +264,9 @@ impl Validator {
             Message::Liveness(LivenessMsg::SkipRoundCertificate(c)) => {
                 self.inputs.push_back(Input::RoundCertificate(c));
             }
-            Message::Block { round, valid_round, proposer, block } => {
-                let height = block.header.number;
-                let current = self.disk.chain.head().header.number + 1;
-                if height != current {
-                    return Ok(()); // who is behind asks for decided blocks
-                }
-                let value = BlockId(block.hash);
-                let validity = self.judge(&block);
-                self.disk.blocks.insert(value, block);
-                let value =
-                    ProposedValue { height: Height(height), round, valid_round, proposer, value, validity };
-                self.inputs.push_back(Input::ProposedValue(value, ValueOrigin::Consensus));
+            Message::Offer(offer) => {
+                self.run(effects)?; // the height's beginning, so that its round is known
+                self.consider(offer, effects.now());
             }
             Message::Decided { block, certificate } => {
                 if certificate.height.0 == self.height() {
@@ -222,9 +285,44 @@ impl Validator {
         self.run(effects)
     }
 
-    /// A block is valid if executing it gives what it says.
-    fn judge(&self, block: &Block) -> Validity {
-        Validity::from_bool(self.disk.chain.head().execute(block).is_ok())
+    /// Executes an offered block, if it is one that can be voted on now, and of who may offer it. It is valid if executing it
+    /// gives what it says. Who is behind does not look at it, and asks for decided blocks.
+    fn consider(&mut self, offer: Offer, now: u64) {
+        let (height, rounds) = (offer.block.header.number, [offer.round, offer.valid_round]);
+        let [round, valid_round] = rounds.map(|r| r.as_i64());
+        let is_due = height == self.height()
+            && (0..=self.state.round().as_i64().max(0) + ROUNDS_AHEAD).contains(&round)
+            && valid_round < round;
+        if !is_due || self.blocks.len() >= MAX_OFFERS {
+            return;
+        }
+        let Ok(members) = Members::after(&self.chain.head()) else { return };
+        let proposer = self.protocol.select_proposer(&members, Height(height), offer.round).address;
+        let digest = offer.digest(self.protocol.chain_id);
+        if proposer != offer.proposer || !is_signed(digest, &offer.signature, proposer.0) {
+            return;
+        }
+        let value = BlockId(offer.block.hash);
+        let built = match self.blocks.get_mut(&value).and_then(|known| known.built.take()) {
+            Some(built) => Some(built),
+            None if offer.block.header.timestamp > now + MAX_DRIFT => None,
+            None => match self.chain.head().execute(&offer.block) {
+                Ok(built) => Some(built),
+                Err(e) => {
+                    tracing::warn!("{} offers a block that is not valid: {e}", offer.proposer);
+                    None
+                }
+            },
+        };
+        let validity = Validity::from_bool(built.is_some());
+        if built.is_some() {
+            self.disk.keep(offer.block.clone());
+            self.blocks.insert(value, Known { block: offer.block, built });
+        }
+        let height = Height(height);
+        let (round, valid_round, proposer) = (offer.round, offer.valid_round, offer.proposer);
+        let value = ProposedValue { height, round, valid_round, proposer, value, validity };
+        self.inputs.push_back(Input::ProposedValue(value, ValueOrigin::Consensus));
     }
 
     fn run(&mut self, effects: &mut dyn Effects) -> Result<(), ChainError> {
@@ -233,8 +331,8 @@ impl Validator {
             if !effects.lives() {
                 break;
             }
-            let Self { protocol, key, members, state, disk, inputs } = self;
-            let mut worker = Worker { protocol: *protocol, key, members, disk, inputs, effects };
+            let Self { protocol, key, chain, disk, state, blocks, inputs, rests } = self;
+            let mut worker = Worker { protocol: *protocol, key, chain, disk, blocks, inputs, rests, effects };
             let done: Result<(), Error<Protocol>> = process!(
                 input: input,
                 state: state,
@@ -258,8 +356,10 @@ impl Validator {
 struct Worker<'a> {
     protocol: Protocol,
     key: &'a Key,
-    members: &'a Members,
+    chain: &'a Chain,
     disk: &'a mut Disk,
+    blocks: &'a mut BTreeMap<BlockId, Known>,
+    rests: &'a mut bool,
     inputs: &'a mut VecDeque<Input<Protocol>>,
     effects: &'a mut dyn Effects,
 }
@@ -271,19 +371,20 @@ impl Worker<'_> {
         match effect {
             // These give an answer that the core waits for, and change nothing.
             Effect::SignVote(vote, r) => {
-                let signature = sign(self.key, vote.digest(chain_id));
+                let signature = sign(self.key, vote.ballot().digest(chain_id));
                 r.resume_with(SignedMessage::new(vote, signature))
             }
             Effect::SignProposal(proposal, r) => {
-                let signature = sign(self.key, proposal.digest(chain_id));
+                let signature = sign(self.key, proposal.ballot().digest(chain_id));
                 r.resume_with(SignedMessage::new(proposal, signature))
             }
             Effect::VerifySignature(message, by, r) => {
-                let digest = match &message.message {
-                    ConsensusMsg::Vote(vote) => vote.digest(chain_id),
-                    ConsensusMsg::Proposal(proposal) => proposal.digest(chain_id),
+                let ballot = match &message.message {
+                    ConsensusMsg::Vote(vote) => vote.ballot(),
+                    ConsensusMsg::Proposal(proposal) => proposal.ballot(),
                 };
-                r.resume_with(verify(digest, &message.signature, by))
+                let signed = SignedBallot { ballot, signature: message.signature };
+                r.resume_with(ballot.validator == by.0 && signed.is_valid(chain_id))
             }
             Effect::VerifyCommitCertificate(c, members, thresholds, r) => {
                 let votes = c.commit_signatures.iter().map(|s| {
@@ -353,37 +454,71 @@ impl Worker<'_> {
             Effect::CancelAllTimeouts(_) => self.effects.timer(Timer::CancelAll),
             Effect::CancelTimeout(timeout, _) => self.effects.timer(Timer::Cancel(timeout)),
             Effect::ScheduleTimeout(timeout, _) => self.effects.timer(Timer::Set(timeout)),
-            Effect::PublishConsensusMsg(message, _) => self.effects.broadcast(Message::Consensus(message)),
-            Effect::PublishLivenessMsg(message, _) => self.effects.broadcast(Message::Liveness(message)),
-            Effect::RepublishVote(vote, _) => {
-                self.effects.broadcast(Message::Liveness(LivenessMsg::Vote(vote)));
-            }
+            Effect::PublishConsensusMsg(message, _) => self.say(Message::Consensus(message))?,
+            Effect::PublishLivenessMsg(message, _) => self.say(Message::Liveness(message))?,
+            Effect::RepublishVote(vote, _) => self.say(Message::Liveness(LivenessMsg::Vote(vote)))?,
             Effect::RepublishRoundCertificate(c, _) => {
-                self.effects.broadcast(Message::Liveness(LivenessMsg::SkipRoundCertificate(c)));
+                self.say(Message::Liveness(LivenessMsg::SkipRoundCertificate(c)))?;
             }
             Effect::GetValue(height, round, _, _) => self.propose(height, round)?,
-            Effect::RestreamProposal(_, round, valid_round, proposer, value, _) => {
-                if let Some(block) = self.disk.blocks.get(&value).cloned() {
-                    self.effects.broadcast(Message::Block { round, valid_round, proposer, block });
+            Effect::RestreamProposal(_, round, valid_round, _, value, _) => {
+                if let Some(known) = self.blocks.get(&value) {
+                    let block = known.block.clone();
+                    self.offer(round, valid_round, block)?;
                 }
             }
             Effect::CertVerifiedSyncValue(response, proposer, _) => self.synced(response, proposer),
             Effect::CertRejectedSyncValue(_, height, e, _) => {
                 tracing::warn!("a certificate for height {height} was refused: {e}");
             }
-            Effect::WalAppend(_, input, _) => self.disk.log.push(input),
+            Effect::WalAppend(height, input, _) => self.disk.append(height.0, &input),
             Effect::Decide(certificate, extensions, _) => self.decide(certificate, extensions)?,
             Effect::Finalize(certificate, _, evidence, _) => {
-                let voters: BTreeSet<Addr> = (&evidence.votes).into_iter().map(|(a, _)| *a).collect();
-                let proposers: BTreeSet<Addr> = (&evidence.proposals).into_iter().map(|(a, _)| *a).collect();
-                voters.union(&proposers).for_each(|a| self.effects.evidence(*a));
-                let next = Height(certificate.height.0 + 1);
-                let policy = VoteExtensionPolicy::Disabled;
-                self.inputs.push_back(Input::StartHeight(next, self.members.clone(), false, None, policy));
+                for (_, pairs) in &evidence.votes {
+                    for (a, b) in pairs {
+                        let signed = |v: &SignedMessage<Protocol, Vote>| SignedBallot {
+                            ballot: v.message.ballot(),
+                            signature: v.signature,
+                        };
+                        self.effects.evidence(signed(a), signed(b));
+                    }
+                }
+                for (_, pairs) in &evidence.proposals {
+                    for (a, b) in pairs {
+                        let signed = |p: &SignedMessage<Protocol, Proposal>| SignedBallot {
+                            ballot: p.message.ballot(),
+                            signature: p.signature,
+                        };
+                        self.effects.evidence(signed(a), signed(b));
+                    }
+                }
+                let next = certificate.height.0 + 1;
+                if self.effects.goes_on(next) {
+                    let members = Members::after(&self.chain.head())?;
+                    self.inputs.push_back(start_height(next, members, false));
+                } else {
+                    *self.rests = true;
+                }
             }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Tells the others, after what it rests on is on disk.
+    fn say(&mut self, message: Message) -> Result<(), ChainError> {
+        self.disk.flush()?;
+        if self.effects.lives() {
+            self.effects.broadcast(message);
+        }
+        Ok(())
+    }
+
+    fn offer(&mut self, round: Round, valid_round: Round, block: Arc<Block>) -> Result<(), ChainError> {
+        let proposer = Addr(self.key.address());
+        let mut offer = Offer { round, valid_round, proposer, signature: [0; 65], block };
+        offer.sign(self.key, self.protocol.chain_id);
+        self.say(Message::Offer(offer))
     }
 
     fn precommit(&self, height: Height, round: Round, value: BlockId, from: Addr) -> Vote {
@@ -405,7 +540,8 @@ impl Worker<'_> {
             if !seen.insert(address) {
                 return Err(CertificateError::DuplicateVote(address));
             }
-            if !verify(vote.digest(self.protocol.chain_id), &signature, address) {
+            let vote = SignedBallot { ballot: vote.ballot(), signature };
+            if !vote.is_valid(self.protocol.chain_id) {
                 return Err(invalid(address, signature));
             }
             signed += member.power;
@@ -421,27 +557,21 @@ impl Worker<'_> {
 
     /// Builds a block for this height and round, once; it is on disk before anybody hears of it.
     fn propose(&mut self, height: Height, round: Round) -> Result<(), ChainError> {
-        let place = (height.0, round.as_i64());
-        let block = match self.disk.built.get(&place) {
-            Some(block) => block.clone(),
+        let before = self.disk.built(height.0)?.remove(&round.as_i64());
+        let block = match before.and_then(|hash| self.blocks.get(&BlockId(hash))) {
+            Some(known) => known.block.clone(),
             None => {
-                let proposal = BlockProposal {
-                    timestamp: self.effects.now(),
-                    beneficiary: self.key.address(),
-                    txs: self.disk.chain.candidates(),
-                    overdue: BTreeSet::new(),
-                };
-                let block = Arc::new(self.disk.chain.head().build(&proposal)?.block);
-                self.disk.built.insert(place, block.clone());
-                self.disk.blocks.insert(BlockId(block.hash), block.clone());
+                let built = self.chain.propose(self.effects.now(), self.key.address())?;
+                let block = Arc::new(built.block.clone());
+                self.disk.keep_own(height.0, round, block.clone());
+                let known = Known { block: block.clone(), built: Some(built) };
+                self.blocks.insert(BlockId(block.hash), known);
                 block
             }
         };
-        let value = BlockId(block.hash);
-        self.inputs.push_back(Input::Propose(LocallyProposedValue::new(height, round, value.id())));
-        let proposer = Addr(self.key.address());
-        self.effects.broadcast(Message::Block { round, valid_round: Round::Nil, proposer, block });
-        Ok(())
+        let value = LocallyProposedValue::new(height, round, BlockId(block.hash));
+        self.inputs.push_back(Input::Propose(value));
+        self.offer(round, Round::Nil, block)
     }
 
     /// A decided block from another validator, whose votes are good.
@@ -450,33 +580,45 @@ impl Worker<'_> {
         let block =
             Block::decode(&response.value_bytes).ok().filter(|b| BlockId(b.hash) == certificate.value_id);
         let Some(block) = block else { return };
-        let validity = Validity::from_bool(self.disk.chain.head().execute(&block).is_ok());
         let value = BlockId(block.hash);
-        self.disk.blocks.insert(value, Arc::new(block));
+        let block = Arc::new(block);
+        let built = self.chain.head().execute(&block).ok();
+        let validity = Validity::from_bool(built.is_some());
+        self.disk.keep(block.clone());
+        self.blocks.insert(value, Known { block, built });
         let (height, round) = (certificate.height, certificate.round);
         let value = ProposedValue { height, round, valid_round: Round::Nil, proposer, value, validity };
         self.inputs.push_back(Input::ProposedValue(value, ValueOrigin::Sync));
     }
 
-    /// Puts a decided block on the chain, and its votes beside it.
+    /// Puts the votes for a decided block on disk, then the block on the chain: after a crash in between the votes tell.
     fn decide(
         &mut self,
-        certificate: arc_malachitebft_core_types::CommitCertificate<Protocol>,
+        certificate: CommitCertificate<Protocol>,
         extensions: VoteExtensions<Protocol>,
     ) -> Result<(), ChainError> {
         let (height, value) = (certificate.height.0, certificate.value_id);
-        let block = self.disk.blocks.get(&value).cloned();
-        let block = block.ok_or(ChainError::Corrupt("a block was decided that is not there"))?;
-        if self.disk.chain.head().header.number + 1 == height {
-            let built = self.disk.chain.head().execute(&block)?;
-            self.disk.chain.commit(&built)?;
-        }
+        let known = self.blocks.remove(&value);
+        let known = known.ok_or(ChainError::Corrupt("a block was decided that is not there"))?;
         let certificate =
             ExtendedCommitCertificate::from_commit_certificate_and_extensions(certificate, extensions);
-        self.disk.decided.insert(height, (block, certificate));
-        self.disk.log.clear();
-        self.disk.built.retain(|(h, _), _| *h > height);
-        self.disk.blocks.retain(|_, b| b.header.number >= height);
+        self.disk.decide(&certificate)?;
+        if !self.effects.lives() {
+            return Ok(());
+        }
+        let head = self.chain.head();
+        if head.header.number + 1 == height {
+            let built = match known.built {
+                Some(built) => built,
+                None => head.execute(&known.block)?,
+            };
+            self.chain.commit(&built)?;
+        }
+        self.blocks.clear();
         Ok(())
     }
+}
+
+fn start_height(height: u64, members: Members, restarts: bool) -> Input<Protocol> {
+    Input::StartHeight(Height(height), members, restarts, None, VoteExtensionPolicy::Disabled)
 }

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use alloy_primitives::{Address, B256};
 use arc_malachitebft_core_consensus::SignedConsensusMsg;
 use arc_malachitebft_core_types::{LinearTimeouts, NilOrVal, SignedMessage, Timeout};
-use isobit_chain::{Chain, Genesis, Order, Store};
-use isobit_consensus::{Addr, BlockId, Effects, Members, Message, Timer, Validator};
-use isobit_ledger::{COIN, Params};
+use isobit_chain::{Chain, Genesis, Order, Store, ledger_order};
+use isobit_consensus::{BlockId, Disk, Effects, Message, Timer, Validator};
+use isobit_ledger::{Action, COIN, Params, SignedBallot};
 use isobit_numerics::rng::Rng;
 use isobit_proof::Key;
 
@@ -34,6 +34,7 @@ enum Event {
     /// A validator says how far it is; who is further ahead helps.
     Status(usize),
     Transaction,
+    Gossip,
 }
 
 struct World {
@@ -51,7 +52,9 @@ struct World {
     down: Vec<bool>,
     timers: Vec<BTreeMap<String, u64>>,
     generation: u64,
-    evidence: BTreeSet<(usize, Addr)>,
+    evidence: BTreeMap<(usize, Address), (SignedBallot, SignedBallot)>,
+    /// Evidence that a transaction was made of.
+    accused: BTreeSet<(usize, Address)>,
     /// Blocks that the liar has spoilt, by the hash of the good one.
     spoilt: BTreeMap<B256, B256>,
     trace: u64,
@@ -137,8 +140,12 @@ impl Effects for Hands<'_> {
         1_800_000_000 + self.world.now / 1000
     }
 
-    fn evidence(&mut self, of: Addr) {
-        self.world.evidence.insert((self.me, of));
+    fn evidence(&mut self, first: SignedBallot, second: SignedBallot) {
+        self.world.evidence.entry((self.me, first.ballot.validator)).or_insert((first, second));
+    }
+
+    fn goes_on(&mut self, _: u64) -> bool {
+        true
     }
 }
 
@@ -146,17 +153,19 @@ impl World {
     /// Half of the liar's blocks say another state than executing them gives; it proposes them to all, duly signed.
     fn spoil(&mut self, key: &Key, message: Message) -> Message {
         match message {
-            Message::Block { round, valid_round, proposer, block } if self.rng.below(2) == 0 => {
-                let mut bad = (*block).clone();
-                bad.header.state_root = block.hash;
+            Message::Offer(mut offer) if self.rng.below(2) == 0 => {
+                let mut bad = (*offer.block).clone();
+                bad.header.state_root = offer.block.hash;
                 bad.hash = bad.header.hash_slow();
-                self.spoilt.insert(block.hash, bad.hash);
-                Message::Block { round, valid_round, proposer, block: Arc::new(bad) }
+                self.spoilt.insert(offer.block.hash, bad.hash);
+                offer.block = Arc::new(bad);
+                offer.sign(key, 1729);
+                Message::Offer(offer)
             }
             Message::Consensus(SignedConsensusMsg::Proposal(mut proposal)) => {
                 if let Some(bad) = self.spoilt.get(&proposal.message.value.0) {
                     proposal.message.value = BlockId(*bad);
-                    let signature = key.sign(proposal.message.digest(1729)).as_bytes();
+                    let signature = key.sign(proposal.message.ballot().digest(1729)).as_bytes();
                     proposal = SignedMessage::new(proposal.message, signature);
                 }
                 Message::Consensus(SignedConsensusMsg::Proposal(proposal))
@@ -174,15 +183,15 @@ fn lie(rng: &mut Rng, key: &Key, message: Message) -> Message {
     match message {
         Message::Consensus(SignedConsensusMsg::Vote(mut vote)) => {
             vote.message.value = match vote.message.value {
-                NilOrVal::Nil => NilOrVal::Val(BlockId(B256::repeat_byte(rng.below(4) as u8))),
+                NilOrVal::Nil => NilOrVal::Val(BlockId(B256::repeat_byte(1 + rng.below(4) as u8))),
                 NilOrVal::Val(_) => NilOrVal::Nil,
             };
-            let signature = key.sign(vote.message.digest(1729)).as_bytes();
+            let signature = key.sign(vote.message.ballot().digest(1729)).as_bytes();
             Message::Consensus(SignedConsensusMsg::Vote(SignedMessage::new(vote.message, signature)))
         }
         Message::Consensus(SignedConsensusMsg::Proposal(mut proposal)) => {
-            proposal.message.value = BlockId(B256::repeat_byte(rng.below(4) as u8));
-            let signature = key.sign(proposal.message.digest(1729)).as_bytes();
+            proposal.message.value = BlockId(B256::repeat_byte(1 + rng.below(4) as u8));
+            let signature = key.sign(proposal.message.ballot().digest(1729)).as_bytes();
             Message::Consensus(SignedConsensusMsg::Proposal(SignedMessage::new(proposal.message, signature)))
         }
         other => other,
@@ -197,17 +206,27 @@ struct Outcome {
     partitions: usize,
     accepted: usize,
     liar_seen_by: usize,
+    slashed: usize,
     blocks: Vec<B256>,
 }
 
 fn genesis(keys: &[Key], users: &[Key]) -> Genesis {
     let all = keys.iter().chain(users);
-    Genesis::new(Params::default(), all.map(|k| (k.address(), 1_000 * COIN)))
+    let genesis = Genesis::new(Params::default(), all.map(|k| (k.address(), 1_000 * COIN)));
+    // Weights differ, and none has a third.
+    let stake = |i: usize| (10 + i as u128 % 3) * 1_000 * COIN;
+    let validators = keys.iter().enumerate().map(|(i, k)| (k.address(), stake(i))).collect();
+    Genesis { validators, ..genesis }
 }
 
 fn chain(genesis: &Genesis) -> Chain {
     let store = Store::with_backend(redb::backends::InMemoryBackend::new()).unwrap();
     Chain::in_store(store, genesis.clone()).unwrap()
+}
+
+fn validator(key: &Key, genesis: &Genesis) -> Validator {
+    let disk = Disk::with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+    Validator::new(key.clone(), Arc::new(chain(genesis)), disk).unwrap()
 }
 
 fn keys(from: usize, n: usize) -> Vec<Key> {
@@ -219,10 +238,7 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
     let mut rng = Rng::new(seed, 1);
     let (keys, users) = (keys(0, n), keys(100, 3));
     let genesis = genesis(&keys, &users);
-    // Weights differ, and none has a third.
-    let members = Members::new(keys.iter().enumerate().map(|(i, k)| (k.address(), 10 + (i as u64 % 3))));
-    let mut validators: Vec<Validator> =
-        keys.iter().map(|k| Validator::new(k.clone(), members.clone(), chain(&genesis))).collect();
+    let mut validators: Vec<Validator> = keys.iter().map(|k| validator(k, &genesis)).collect();
     let liar = with_liar.then(|| rng.below(n));
     let faulty_network = n > 1;
     let mut world = World {
@@ -237,7 +253,8 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
         down: vec![false; n],
         timers: vec![BTreeMap::new(); n],
         generation: 0,
-        evidence: BTreeSet::new(),
+        evidence: BTreeMap::new(),
+        accused: BTreeSet::new(),
         spoilt: BTreeMap::new(),
         trace: 0,
         rng,
@@ -281,6 +298,17 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
         world.now = time;
         assert!(time < PATIENCE, "seed {seed}: stuck at height {least}");
         let event = world.events.remove(&id).unwrap();
+        // Who has evidence accuses, with a transaction of its own.
+        let fresh: Vec<_> = world.evidence.keys().filter(|k| !world.accused.contains(k)).copied().collect();
+        for at in fresh.into_iter().filter(|(me, of)| keys[*me].address() != *of) {
+            let (first, second) = world.evidence[&at];
+            let mut order = ledger_order(&Action::Accuse { first, second }, &genesis.params);
+            (order.gas, order.max_fee_per_gas) = (300_000, 1_000_000_000);
+            let (hash, raw) = order.sign(&keys[at.0], 1729);
+            accepted.push((raw.to_vec(), hash));
+            world.accused.insert(at);
+            world.at(1, Event::Gossip);
+        }
         world.trace = world.trace.wrapping_mul(0x0100_0000_01b3) ^ (time << 8 | id as u64 & 0xff);
         // Crashes at any step: after so many effects of this input nothing more happens.
         let crash = faulty_network && world.faults && world.rng.below(400) == 0;
@@ -344,7 +372,7 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
                     let behind = validators[i].height();
                     // Everybody who has it sends it; what is lost is asked for again.
                     for from in (0..n).filter(|&from| from != i && !world.down[from]).collect::<Vec<_>>() {
-                        if let Some(decided) = validators[from].decided(behind) {
+                        if let Some(decided) = validators[from].decided(behind).unwrap() {
                             world.send(from, i, decided);
                             break;
                         }
@@ -369,7 +397,10 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
                     nonces[user] += 1;
                     accepted.push((raw.to_vec(), hash));
                 }
-                // Pools tell each other in the background; a pool's file survives a crash.
+                world.at(1, Event::Gossip);
+            }
+            // Pools tell each other in the background; a pool's file survives a crash.
+            Event::Gossip => {
                 for v in &validators {
                     for (raw, hash) in &accepted {
                         if v.chain().waiting(*hash).is_none()
@@ -400,13 +431,23 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
             .check_coins()
             .unwrap_or_else(|e| panic!("seed {seed}: validator {i}: {e}"));
     }
-    for &(_, of) in &world.evidence {
-        assert_eq!(
-            Some(of),
-            liar.map(|l| Addr(keys[l].address())),
-            "seed {seed}: an honest validator is accused"
-        );
+    let liar = liar.map(|l| keys[l].address());
+    for (_, of) in world.evidence.keys() {
+        assert_eq!(Some(*of), liar, "seed {seed}: an honest validator is accused");
     }
+    // Who was accused in a block has paid and votes no more; the others have all they had.
+    for v in (0..n).filter(|&i| honest(i)).map(|i| &validators[i]) {
+        for (i, key) in keys.iter().enumerate() {
+            let node = v.chain().head().node(key.address()).unwrap();
+            let punished = Some(key.address()) == liar && !world.accused.is_empty();
+            assert_eq!((node.punished, node.leaves > 0), (punished, punished), "seed {seed}");
+            let stake = genesis.validators[&key.address()];
+            assert_eq!(node.stake, if punished { stake - stake / 20 } else { stake }, "seed {seed}: {i}");
+        }
+        let votes = n - usize::from(!world.accused.is_empty());
+        assert_eq!(v.chain().head().validators().len(), votes, "seed {seed}");
+    }
+    outcome.slashed = usize::from(!world.accused.is_empty());
     outcome.liar_seen_by = world.evidence.len();
     outcome.trace = world.trace;
     outcome.heights = tallest;
@@ -437,19 +478,21 @@ fn no_forks_no_stops_nothing_lost() {
     });
     let sum = |f: fn(&Outcome) -> usize| all.iter().map(f).sum::<usize>();
     println!(
-        "{} seeds: {} heights, {} crashes, {} partitions, {} transactions; equivocators accused {} times",
+        "{} seeds: {} heights, {} crashes, {} partitions, {} transactions; equivocators accused {} times, slashed in {} runs",
         all.len(),
         sum(|o| o.heights as usize),
         sum(|o| o.crashes),
         sum(|o| o.partitions),
         sum(|o| o.accepted),
-        sum(|o| o.liar_seen_by)
+        sum(|o| o.liar_seen_by),
+        sum(|o| o.slashed)
     );
     if all.len() >= 100 {
         assert!(
             sum(|o| o.crashes) > all.len()
                 && sum(|o| o.partitions) > all.len()
                 && sum(|o| o.liar_seen_by) > 0
+                && sum(|o| o.slashed) > 0
         );
     }
 }
@@ -459,9 +502,8 @@ fn no_forks_no_stops_nothing_lost() {
 fn one_validator_is_the_solo_chain() {
     let (keys, users) = (keys(0, 1), keys(100, 3));
     let genesis = genesis(&keys, &users);
-    let members = Members::new([(keys[0].address(), 1)]);
     let solo = chain(&genesis);
-    let mut validator = Validator::new(keys[0].clone(), members, chain(&genesis));
+    let mut validator = validator(&keys[0], &genesis);
     struct Alone(u64);
     impl Effects for Alone {
         fn broadcast(&mut self, _: Message) {}
@@ -473,8 +515,11 @@ fn one_validator_is_the_solo_chain() {
         fn now(&self) -> u64 {
             1_800_000_000 + self.0
         }
-        fn evidence(&mut self, _: Addr) {
+        fn evidence(&mut self, _: SignedBallot, _: SignedBallot) {
             panic!("there is nobody else");
+        }
+        fn goes_on(&mut self, _: u64) -> bool {
+            true
         }
     }
     for (nonce, user) in (0..4).flat_map(|n| users.iter().map(move |u| (n, u))) {

@@ -1,6 +1,6 @@
 use alloy_primitives::{B256, Bytes};
 
-use crate::Level;
+use crate::{Level, SignedBallot};
 
 /// What a sender wants done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +23,22 @@ pub enum Action {
         /// Where the node can be reached, at most 256 bytes; may be empty.
         endpoint: String,
     },
-    /// Stops being drawn; the stake comes back after the unbonding time.
+    /// Becomes a validator, with this stake, which comes with the action and is its weight in the next block's votes.
+    Validate {
+        /// Base units.
+        stake: u128,
+        /// Where the validator can be reached, at most 256 bytes; may be empty.
+        endpoint: String,
+    },
+    /// Stops being drawn, or validating; the stake comes back after the unbonding time.
     Leave,
+    /// Shows two contradicting ballots of a validator.
+    Accuse {
+        /// One.
+        first: SignedBallot,
+        /// The other.
+        second: SignedBallot,
+    },
     /// Takes the stake back.
     Withdraw,
     /// Asks for an inference.

@@ -63,6 +63,15 @@ pub enum TxError {
     /// The node has joined already.
     #[error("node {0} has joined already")]
     NodeExists(Address),
+    /// As many validators as the network has.
+    #[error("there are {0} validators, which is all the network has; one must leave first")]
+    TooManyValidators(u16),
+    /// Without it there would be nobody to make blocks.
+    #[error("{0} is the last validator; another must join before it leaves")]
+    LastValidator(Address),
+    /// Two ballots that show nothing.
+    #[error("these ballots do not show that {0} contradicted itself: {1}")]
+    NoContradiction(Address, &'static str),
     /// No such node, or not in the state for this.
     #[error("{0} is no node that can do this: {1}")]
     NoNode(Address, &'static str),

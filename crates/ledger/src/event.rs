@@ -25,6 +25,24 @@ pub enum Event {
         /// Its stake.
         stake: u128,
     },
+    /// A validator joined; its stake weighs from the next block on.
+    ValidatorJoined {
+        /// Which.
+        validator: Address,
+        /// Its stake.
+        stake: u128,
+    },
+    /// A validator contradicted itself, lost a part of its stake, and votes no more.
+    Equivocated {
+        /// Which.
+        validator: Address,
+        /// The block's height that it voted on.
+        height: u64,
+        /// Base units taken.
+        amount: u128,
+        /// Who showed it.
+        accuser: Address,
+    },
     /// A node will not be drawn any more.
     Left {
         /// Which.

@@ -37,11 +37,17 @@
 //!   back, nodes that answered are neither paid nor punished. A requester's own deadline that ends a job before the nodes'
 //!   window is over penalises nobody.
 //!
+//! # Validators
+//!
+//! A validator votes on blocks with its stake as weight, and is drawn for no jobs. Two ballots of it for one vote that contradict
+//! each other cost it a part of the stake, whoever shows them, and its place.
+//!
 //! Every phase has a deadline in block time, so every path ends; the sum of coins never changes ([`State::total_coins`]).
 
 #![forbid(unsafe_code)]
 
 mod action;
+mod ballot;
 mod error;
 mod event;
 mod job;
@@ -52,6 +58,7 @@ mod state;
 mod storage;
 
 pub use action::{Action, Inputs};
+pub use ballot::{Ballot, BallotKind, SignedBallot, is_signed};
 pub use error::TxError;
 pub use event::Event;
 pub use job::{End, Job, Phase, Reveal, Seat, commitment, job_id};

@@ -35,6 +35,11 @@ pub struct Params {
     pub slash_requester: u16,
     /// Part of a slashed stake that goes to [`Params::burn`], in 1/10,000. The rest goes to the treasury.
     pub slash_burn: u16,
+    /// Part of a validator's stake that two contradicting ballots of one vote cost it, in 1/10,000; split as a slashed stake, with
+    /// the accuser in the requester's place.
+    pub slash_equivocation: u16,
+    /// Most validators.
+    pub max_validators: u16,
     /// Where penalties go.
     pub treasury: Address,
     /// The account that nobody has the key of: coins there are out of circulation, and still counted.
@@ -58,6 +63,8 @@ impl Default for Params {
             max_callback_gas: 2_000_000,
             slash_requester: 2_000,
             slash_burn: 3_000,
+            slash_equivocation: 500,
+            max_validators: 100,
             treasury: Address::repeat_byte(0x15),
             burn: Address::with_last_byte(0xff),
         }
@@ -101,6 +108,8 @@ impl Params {
             (self.min_stake > 0, "min_stake", "above 0"),
             (self.max_jobs > 0, "max_jobs", "above 0"),
             (self.max_callback_gas <= 10_000_000, "max_callback_gas", "at most 10,000,000"),
+            (self.slash_equivocation <= 10_000, "slash_equivocation", "at most 10,000"),
+            (self.max_validators > 0, "max_validators", "above 0"),
             (self.max_replicas > 0, "max_replicas", "1 to 255"),
             (
                 u32::from(self.slash_requester) + u32::from(self.slash_burn) <= 10_000,
@@ -135,11 +144,14 @@ impl Params {
 
     /// How a slashed stake is split: requester, burnt, treasury. The three add up to the whole.
     pub(crate) fn split_slash(&self, amount: u128) -> (u128, u128, u128) {
-        // Exact for amounts that times 10,000 do not fit 128 bits.
-        let part = |of: u16| amount / 10_000 * u128::from(of) + amount % 10_000 * u128::from(of) / 10_000;
-        let (requester, burnt) = (part(self.slash_requester), part(self.slash_burn));
+        let (requester, burnt) = (part(amount, self.slash_requester), part(amount, self.slash_burn));
         (requester, burnt, amount - requester - burnt)
     }
+}
+
+/// So many 1/10,000 of an amount, exact for amounts that times 10,000 do not fit 128 bits.
+pub(crate) fn part(amount: u128, of: u16) -> u128 {
+    amount / 10_000 * u128::from(of) + amount % 10_000 * u128::from(of) / 10_000
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ mod jobs;
 use alloy_primitives::{Address, B256, Bytes};
 use isobit_tensor::Hash;
 
-use crate::{Action, Event, Job, ModelEntry, NodeEntry, Params, Storage, TxError};
+use crate::params::part;
+use crate::{Action, Event, Job, ModelEntry, NodeEntry, Params, SignedBallot, Storage, TxError};
 
 /// What the rules know of the block that they run in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,8 @@ impl<S: Storage> Rules<'_, S> {
                 self.publish(from, *model, name, uri, *unit_fee)
             }
             Action::Join { stake, endpoint } => self.join(from, *stake, endpoint),
+            Action::Validate { stake, endpoint } => self.validate(from, *stake, endpoint),
+            Action::Accuse { first, second } => self.accuse(from, first, second),
             Action::Leave => self.leave(from),
             Action::Withdraw => self.withdraw(from),
             Action::Post { .. } => self.post(from, action),
@@ -111,6 +114,22 @@ impl<S: Storage> Rules<'_, S> {
     }
 
     fn join(&mut self, from: Address, stake: u128, endpoint: &str) -> Result<(), TxError> {
+        self.enter(from, stake, endpoint, false)?;
+        self.events.push(Event::Joined { node: from, stake });
+        Ok(())
+    }
+
+    fn validate(&mut self, from: Address, stake: u128, endpoint: &str) -> Result<(), TxError> {
+        let most = self.params.max_validators;
+        if self.storage.validators().len() >= usize::from(most) {
+            return Err(TxError::TooManyValidators(most));
+        }
+        self.enter(from, stake, endpoint, true)?;
+        self.events.push(Event::ValidatorJoined { validator: from, stake });
+        Ok(())
+    }
+
+    fn enter(&mut self, from: Address, stake: u128, endpoint: &str, validates: bool) -> Result<(), TxError> {
         text("a node's endpoint", endpoint, 0, MAX_ENDPOINT)?;
         if self.storage.node(from).is_some() {
             return Err(TxError::NodeExists(from));
@@ -119,20 +138,61 @@ impl<S: Storage> Rules<'_, S> {
             return Err(TxError::Stake { stake, least: self.params.min_stake });
         }
         self.storage.take(from, stake)?;
-        let entry = NodeEntry { stake, leaves: 0, jobs: 0, endpoint: endpoint.to_owned() };
+        let since = self.block.height;
+        let entry =
+            NodeEntry { stake, endpoint: endpoint.to_owned(), validates, since, ..Default::default() };
         self.storage.set_node(from, Some(entry));
-        self.events.push(Event::Joined { node: from, stake });
         Ok(())
     }
 
     fn leave(&mut self, from: Address) -> Result<(), TxError> {
-        let mut node = self.storage.node(from).ok_or(TxError::NoNode(from, "it has not joined"))?;
+        let node = self.storage.node(from).ok_or(TxError::NoNode(from, "it has not joined"))?;
         if node.leaves > 0 {
             return Err(TxError::NoNode(from, "it is leaving already"));
         }
+        if node.validates && self.storage.validators().len() == 1 {
+            return Err(TxError::LastValidator(from));
+        }
+        self.start_leaving(from, node);
+        Ok(())
+    }
+
+    fn start_leaving(&mut self, who: Address, mut node: NodeEntry) {
         node.leaves = self.block.time + self.params.unbonding;
-        self.events.push(Event::Left { node: from, until: node.leaves });
-        self.storage.set_node(from, Some(node));
+        self.events.push(Event::Left { node: who, until: node.leaves });
+        self.storage.set_node(who, Some(node));
+    }
+
+    /// The stake pays, also one on its way out. The last validator stays all the same, as there would be no more blocks.
+    fn accuse(&mut self, from: Address, first: &SignedBallot, second: &SignedBallot) -> Result<(), TxError> {
+        let who = first.ballot.validator;
+        first.contradicts(second, self.params.chain_id).map_err(|why| TxError::NoContradiction(who, why))?;
+        let mut node = self.storage.node(who).ok_or(TxError::NoNode(who, "it has not joined"))?;
+        match &node {
+            n if !n.validates => return Err(TxError::NoNode(who, "it is no validator")),
+            n if n.punished => return Err(TxError::NoNode(who, "it was punished for this already")),
+            n if first.ballot.height <= n.since => {
+                return Err(TxError::NoContradiction(who, "they are older than its stake"));
+            }
+            _ if first.ballot.height > self.block.height => {
+                return Err(TxError::NoContradiction(who, "they are of a block that is not due"));
+            }
+            _ => {}
+        }
+        let amount = part(node.stake, self.params.slash_equivocation);
+        node.stake -= amount;
+        node.punished = true;
+        let (accuser, burnt, treasury) = self.params.split_slash(amount);
+        let height = first.ballot.height;
+        self.events.push(Event::Equivocated { validator: who, height, amount, accuser: from });
+        if node.leaves == 0 && self.storage.validators().len() > 1 {
+            self.start_leaving(who, node);
+        } else {
+            self.storage.set_node(who, Some(node));
+        }
+        for (to, amount) in [(from, accuser), (self.params.burn, burnt), (self.params.treasury, treasury)] {
+            self.storage.give(to, amount);
+        }
         Ok(())
     }
 

@@ -15,6 +15,8 @@ pub enum NodeStatus {
     Active,
     /// Active, but its stake is too small to be drawn.
     Underfunded,
+    /// Votes on blocks, and is not drawn.
+    Validator,
     /// On its way out.
     Leaving,
 }
@@ -140,6 +142,10 @@ impl Storage for State {
         self.nodes.iter().map(|(a, n)| (*a, n.clone())).collect()
     }
 
+    fn validators(&self) -> Vec<(Address, NodeEntry)> {
+        self.nodes.iter().filter(|(_, n)| n.votes()).map(|(a, n)| (*a, n.clone())).collect()
+    }
+
     fn job(&self, job: B256) -> Option<Job> {
         self.jobs.get(&job).cloned()
     }
@@ -241,6 +247,7 @@ impl State {
         let entry = self.nodes.get(&node)?;
         Some(match entry {
             n if n.leaves > 0 => NodeStatus::Leaving,
+            n if n.validates => NodeStatus::Validator,
             n if n.stake < self.params.min_stake => NodeStatus::Underfunded,
             _ => NodeStatus::Active,
         })

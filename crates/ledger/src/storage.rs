@@ -17,7 +17,7 @@ pub struct ModelEntry {
 }
 
 /// A node's stake and standing.
-#[derive(Debug, Clone, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, RlpEncodable, RlpDecodable)]
 pub struct NodeEntry {
     /// Base units at stake.
     pub stake: u128,
@@ -27,12 +27,28 @@ pub struct NodeEntry {
     pub jobs: u64,
     /// Where it can be reached; may be empty.
     pub endpoint: String,
+    /// It votes on blocks and is not drawn for jobs; otherwise the other way round.
+    pub validates: bool,
+    /// Height of the block in which it joined: its ballots of earlier ones are another stake's.
+    pub since: u64,
+    /// It has contradicted itself, and cannot be punished for it again.
+    pub punished: bool,
 }
 
 impl NodeEntry {
     /// Whether it can be drawn.
     pub fn is_active(&self, params: &Params) -> bool {
-        self.leaves == 0 && self.stake >= params.min_stake
+        !self.validates && self.leaves == 0 && self.stake >= params.min_stake
+    }
+
+    /// Whether it votes on blocks.
+    pub fn votes(&self) -> bool {
+        self.validates && self.leaves == 0
+    }
+
+    /// Its weight in votes: whole coins at stake, and at least 1.
+    pub fn weight(&self) -> u64 {
+        u64::try_from(self.stake / crate::COIN).unwrap_or(u64::MAX >> 16).clamp(1, u64::MAX >> 16)
     }
 }
 
@@ -87,6 +103,8 @@ pub trait Storage {
     fn set_node(&mut self, node: Address, entry: Option<NodeEntry>);
     /// All nodes, in ascending order of address.
     fn nodes(&self) -> Vec<(Address, NodeEntry)>;
+    /// Those that vote on blocks, in ascending order of address.
+    fn validators(&self) -> Vec<(Address, NodeEntry)>;
     /// How many nodes can be drawn.
     fn active_nodes(&self, params: &Params) -> usize;
     /// How many jobs a requester has posted before; counts one more.

@@ -9,6 +9,7 @@
 //! | `GET /v1/params` | what the network agreed on at genesis |
 //! | `GET /v1/wait?height=H` | waits up to a second for a block after H; `{"height"}` |
 //! | `GET /v1/accounts/{address}` | `{"balance", "nonce", "stake", "posted", "base_fee"}` |
+//! | `GET /v1/validators` | `[{"validator", "weight"}]`: who votes on the next block |
 //! | `GET /v1/models` | `[{"model", "name"}]` |
 //! | `GET /v1/models/{model}/manifest` | the model's manifest, if it is on the ledger |
 //! | `GET /artela-network/artela-rollkit/inference/tx/{id}` | an inference's output, as OpenGradient's SDK asks for it |
@@ -73,6 +74,7 @@ pub async fn serve(
         .route("/v1/params", get(params))
         .route("/v1/wait", get(wait))
         .route("/v1/accounts/{address}", get(account))
+        .route("/v1/validators", get(validators))
         .route("/v1/models", get(models))
         .route("/v1/jobs/{id}", get(job))
         .route("/v1/nodes/{address}/jobs", get(assigned))
@@ -205,6 +207,11 @@ async fn account(State(local): State<Local>, Path(address): Path<String>) -> Ans
 async fn models(State(local): State<Local>) -> Answer {
     let models = local.models()?;
     Ok(Json(models.into_iter().map(|(m, name)| json!({ "model": hex::encode(m), "name": name })).collect()))
+}
+
+async fn validators(State(local): State<Local>) -> Answer {
+    let all = local.validators()?;
+    Ok(Json(all.into_iter().map(|(a, weight)| json!({ "validator": a, "weight": weight })).collect()))
 }
 
 /// A job for people, and its RLP for programs.

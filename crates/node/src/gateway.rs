@@ -61,6 +61,8 @@ pub trait Gateway: Send + Sync {
     fn params(&self) -> Result<Params, NodeError>;
     /// The network as a whole.
     fn status(&self) -> Result<Status, NodeError>;
+    /// Who votes on the next block, and with what weight; nobody in a network of one sequencer.
+    fn validators(&self) -> Result<Vec<(Address, u64)>, NodeError>;
     /// An account.
     fn account(&self, address: Address) -> Result<Account, NodeError>;
     /// The gas that an order of `from` needs, or why it would fail.
@@ -143,6 +145,10 @@ impl Gateway for Local {
             locked: head.balance(LEDGER)?.to_string(),
             base_fee: head.next_base_fee(),
         })
+    }
+
+    fn validators(&self) -> Result<Vec<(Address, u64)>, NodeError> {
+        Ok(self.chain.head().validators())
     }
 
     fn account(&self, address: Address) -> Result<Account, NodeError> {

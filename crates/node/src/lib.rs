@@ -15,13 +15,15 @@ mod network;
 mod objects;
 mod opengradient;
 mod remote;
+mod validators;
 mod worker;
 
 pub use api::serve;
 pub use error::NodeError;
 pub use faucet::Faucet;
 pub use gateway::{Account, Gateway, Local, Sent, Status};
-pub use network::Network;
+pub use network::{Network, read_genesis, write_genesis};
 pub use objects::{Client, fetch_model, fetch_tensors, publish_model, store_tensors};
 pub use remote::Remote;
+pub use validators::Blocks;
 pub use worker::{Honest, Run, Worker};

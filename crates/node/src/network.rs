@@ -13,6 +13,7 @@ use isobit_proof::Key;
 use isobit_runtime::{KernelSet, Options};
 
 use crate::broker::Broker;
+use crate::validators::{Blocks, Validators};
 use crate::{Client, Gateway, Honest, Local, NodeError, Run, Worker};
 
 /// Coins of the wallet of a new network, in base units.
@@ -25,6 +26,8 @@ const GENESIS: &str = "genesis.json";
 const SPONSORED: u128 = COIN;
 /// Coins of the account that pays for them.
 const BROKER: u128 = 1_000 * COIN;
+/// Stake of each validator of a new network.
+const VALIDATOR: u128 = 10_000 * COIN;
 /// Coins of each node of a new network.
 const NODE: u128 = 2_000 * COIN;
 
@@ -32,6 +35,7 @@ const NODE: u128 = 2_000 * COIN;
 pub struct Network {
     local: Local,
     wallet: Key,
+    validators: Validators,
     nodes: Vec<(Key, KernelSet)>,
     dir: PathBuf,
     stop: Arc<AtomicBool>,
@@ -52,6 +56,7 @@ impl Network {
     pub fn open(
         dir: &Path,
         sets: &[KernelSet],
+        blocks: &Blocks,
         block_time: Duration,
         password: Option<&str>,
     ) -> Result<Self, NodeError> {
@@ -63,21 +68,31 @@ impl Network {
             .enumerate()
             .map(|(i, &set)| Ok((Self::key(&keys, &format!("node-{}", i + 1), password)?, set)))
             .collect::<Result<Vec<_>, NodeError>>()?;
-        let path = dir.join(GENESIS);
-        if !path.exists() {
-            let mut alloc = vec![(wallet.address(), WALLET)];
-            alloc.extend(nodes.iter().map(|(k, _)| (k.address(), NODE)));
-            let text = format!("{:#}\n", Genesis::new(Params::default(), alloc).to_json());
-            let next = dir.join("genesis.new");
-            let written = std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &path));
-            written.map_err(|e| NodeError::Store(format!("{}: {e}", path.display())))?;
+        if !dir.join(GENESIS).exists() {
+            let wanted = if let Blocks::Here(n) = blocks { *n } else { 0 };
+            let validators = (1..=wanted)
+                .map(|i| Self::key(&keys, &format!("validator-{i}"), password))
+                .collect::<Result<Vec<_>, _>>()?;
+            let own = nodes.iter().map(|(k, _)| (k.address(), NODE));
+            let gas_money = validators.iter().map(|k| (k.address(), GAS_MONEY));
+            let alloc = own.chain(gas_money).chain([(wallet.address(), WALLET)]);
+            let mut genesis = Genesis::new(Params::default(), alloc);
+            genesis.validators = validators.iter().map(|k| (k.address(), VALIDATOR)).collect();
+            write_genesis(dir, &genesis)?;
         }
         let chain = Arc::new(Self::chain(dir)?);
-        chain.sequence(Sequencing { block_time, beneficiary: wallet.address() })?;
+        let validators = Self::make_blocks(dir, &chain, blocks, block_time, &wallet, password)?;
         let local = Local { chain, blobs: BlobStore::open(&dir.join("blobs"))? };
         let stop = Arc::new(AtomicBool::new(false));
-        let mut network =
-            Self { local, wallet, nodes: Vec::new(), dir: dir.to_owned(), stop, workers: Vec::new() };
+        let mut network = Self {
+            local,
+            wallet,
+            validators,
+            nodes: Vec::new(),
+            dir: dir.to_owned(),
+            stop,
+            workers: Vec::new(),
+        };
         network.broker(Self::key(&keys, "broker", password)?)?;
         for (key, set) in nodes {
             network.add_node(key, set, Box::new(Honest))?;
@@ -85,13 +100,62 @@ impl Network {
         Ok(network)
     }
 
+    /// Starts whoever makes the blocks.
+    fn make_blocks(
+        dir: &Path,
+        chain: &Arc<Chain>,
+        blocks: &Blocks,
+        block_time: Duration,
+        wallet: &Key,
+        password: Option<&str>,
+    ) -> Result<Validators, NodeError> {
+        let (keys, folder) = (dir.join("keys"), dir.join("chain"));
+        let founded = chain.genesis().validators.len();
+        let refuse = |why: String| Err(NodeError::Refused(why));
+        match blocks {
+            Blocks::WithPeers { .. } if founded == 0 => refuse(
+                "this network was founded with one sequencer, and has no validators; run it without --p2p"
+                    .into(),
+            ),
+            Blocks::WithPeers { listen, peers } => {
+                let key = Self::key(&keys, "validator", password)?;
+                Validators::with_peers(&folder, &key, chain, (listen, peers), block_time)
+            }
+            Blocks::Here(n) if usize::from(*n) != founded => refuse(format!(
+                "this network was founded with {founded} validators; run it without --validators, or give another --data"
+            )),
+            _ if founded == 0 => {
+                chain.sequence(Sequencing { block_time, beneficiary: wallet.address() })?;
+                Ok(Validators::default())
+            }
+            _ => {
+                let mut all = Vec::new();
+                for i in 1..=founded {
+                    let name = format!("validator-{i}");
+                    if !keys.join(format!("{name}.key")).exists() {
+                        return refuse(
+                            "this network's validators are elsewhere; give --p2p and --peer".into(),
+                        );
+                    }
+                    let key = Self::key(&keys, &name, password)?;
+                    // The first one's chain is what the rest of the process sees.
+                    all.push(match i {
+                        1 => (folder.clone(), key, chain.clone()),
+                        _ => {
+                            let folder = dir.join("validators").join(i.to_string());
+                            let chain = Chain::open(&folder, chain.genesis().clone())?;
+                            (folder, key, Arc::new(chain))
+                        }
+                    });
+                }
+                Validators::all_here(&all, block_time)
+            }
+        }
+    }
+
     /// The chain of the network in a folder, which does not run.
     pub fn chain(dir: &Path) -> Result<Chain, NodeError> {
-        let path = dir.join(GENESIS);
-        let fail = |e: &dyn std::fmt::Display| NodeError::Store(format!("{}: {e}", path.display()));
-        let text = std::fs::read(&path).map_err(|e| fail(&e))?;
-        let json = serde_json::from_slice(&text).map_err(|e| fail(&e))?;
-        Ok(Chain::open(&dir.join("chain"), Genesis::from_json(&json).map_err(|e| fail(&e))?)?)
+        Ok(Chain::open(&dir.join("chain"), read_genesis(&dir.join(GENESIS))?)?)
     }
 
     fn key(folder: &Path, name: &str, password: Option<&str>) -> Result<Key, NodeError> {
@@ -143,6 +207,11 @@ impl Network {
         Ok(())
     }
 
+    /// How many other processes it is connected with.
+    pub fn peers(&self) -> usize {
+        self.validators.peers()
+    }
+
     /// The network, to act on.
     pub fn gateway(&self) -> &Local {
         &self.local
@@ -164,8 +233,29 @@ impl Network {
         for worker in self.workers.drain(..) {
             let _ = worker.join(); // a panic there has been reported by the thread itself
         }
+        self.validators.stop();
         self.local.chain.stop();
     }
+}
+
+/// Writes what a network in this folder begins with; an existing file is never overwritten.
+pub fn write_genesis(dir: &Path, genesis: &Genesis) -> Result<(), NodeError> {
+    let path = dir.join(GENESIS);
+    let fail = |e: &dyn std::fmt::Display| NodeError::Store(format!("{}: {e}", path.display()));
+    if path.exists() {
+        return Err(fail(&"there is a network already"));
+    }
+    let next = dir.join("genesis.new");
+    let text = format!("{:#}\n", genesis.to_json());
+    std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &path)).map_err(|e| fail(&e))
+}
+
+/// Reads a genesis file.
+pub fn read_genesis(path: &Path) -> Result<Genesis, NodeError> {
+    let fail = |e: &dyn std::fmt::Display| NodeError::Store(format!("{}: {e}", path.display()));
+    let text = std::fs::read(path).map_err(|e| fail(&e))?;
+    let json = serde_json::from_slice(&text).map_err(|e| fail(&e))?;
+    Genesis::from_json(&json).map_err(|e| fail(&e))
 }
 
 impl Drop for Network {

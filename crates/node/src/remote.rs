@@ -158,6 +158,13 @@ impl Gateway for Remote {
         jobs.iter().map(|j| self.read_job(&path, j)).collect()
     }
 
+    fn validators(&self) -> Result<Vec<(Address, u64)>, NodeError> {
+        let v = self.must("/v1/validators")?;
+        let one = |m: &Value| Some((m.get("validator")?.as_str()?.parse().ok()?, m.get("weight")?.as_u64()?));
+        let all = v.as_array().and_then(|l| l.iter().map(one).collect());
+        all.ok_or_else(|| self.fail("/v1/validators", "the answer is no list of validators"))
+    }
+
     fn models(&self) -> Result<Vec<(B256, String)>, NodeError> {
         let v = self.must("/v1/models")?;
         let one = |m: &Value| {

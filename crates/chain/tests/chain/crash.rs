@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use alloy_primitives::Address;
-use isobit_chain::{Block, Chain, Order, Proposal, Store};
+use isobit_chain::{Block, Built, Chain, ChainError, Order, Store};
 use isobit_numerics::rng::Rng;
 use redb::StorageBackend;
 
@@ -101,7 +101,7 @@ impl Flaky {
     }
 }
 
-fn next(chain: &Chain, rng: &mut Rng, keys: &[isobit_proof::Key]) -> Proposal {
+fn next(chain: &Chain, rng: &mut Rng, keys: &[isobit_proof::Key]) -> Result<Built, ChainError> {
     for (i, key) in keys.iter().enumerate() {
         let to = Address::repeat_byte(rng.next_u32() as u8);
         let order = Order {
@@ -116,7 +116,7 @@ fn next(chain: &Chain, rng: &mut Rng, keys: &[isobit_proof::Key]) -> Proposal {
         let _ = chain.submit(&order.sign(key, 1729).1);
     }
     let timestamp = chain.head().header.timestamp + 1;
-    Proposal { timestamp, beneficiary: Address::ZERO, txs: chain.candidates(), overdue: Default::default() }
+    chain.propose(timestamp, Address::ZERO)
 }
 
 #[test]
@@ -149,8 +149,7 @@ fn a_disk_that_fails_anywhere_loses_nothing_that_was_committed() {
                 head.check_coins().unwrap();
                 disk.0.lock().unwrap().operations_left = Some(rng.below(120) as u64);
                 loop {
-                    let proposal = next(&chain, &mut rng, &keys);
-                    let Ok(built) = chain.head().build(&proposal) else { break };
+                    let Ok(built) = next(&chain, &mut rng, &keys) else { break };
                     if chain.commit(&built).is_err() {
                         failures_within_a_commit += 1;
                         break;
@@ -193,7 +192,7 @@ fn the_pool_survives() {
     std::fs::write(&path, &bytes).unwrap();
     let chain = open();
     assert_eq!(chain.pool_size(), 3);
-    let built = chain.head().build(&next(&chain, &mut rng, &keys)).unwrap();
+    let built = next(&chain, &mut rng, &keys).unwrap();
     assert_eq!(built.block.txs.len(), 6);
     chain.commit(&built).unwrap();
     drop(chain);

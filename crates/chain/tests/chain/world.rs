@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, B256, Bytes, TxKind};
 use alloy_sol_types::SolEvent;
 use isobit_chain::abi::IIsobit;
-use isobit_chain::{Block, Built, Chain, Genesis, LEDGER, Order, Proposal, Store, ledger_order};
+use isobit_chain::{Block, Built, Chain, Genesis, LEDGER, Order, Store, ledger_order};
 use isobit_ledger::{Action, COIN, Inputs, Job, Level, Params, commitment};
 use isobit_proof::{Key, Outcome, Receipt};
 use isobit_tensor::Hash;
@@ -89,13 +89,8 @@ impl World {
     /// A block of what waits, a second after the last one. All coins are counted after it.
     pub(crate) fn block(&mut self) -> Built {
         let head = self.chain.head();
-        let proposal = Proposal {
-            timestamp: head.header.timestamp + 1,
-            beneficiary: Address::repeat_byte(0xbe),
-            txs: self.chain.candidates(),
-            overdue: Default::default(),
-        };
-        let built = head.build(&proposal).unwrap();
+        let time = head.header.timestamp + 1;
+        let built = self.chain.propose(time, Address::repeat_byte(0xbe)).unwrap();
         self.chain.commit(&built).unwrap();
         self.chain.head().check_coins().unwrap();
         self.blocks.push(built.block.clone());

@@ -2,8 +2,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use isobit_node::{Faucet, Network, serve};
+use anyhow::{Context, Result, ensure};
+use isobit_node::{Blocks, Faucet, Network, read_genesis, serve, write_genesis};
 use isobit_runtime::KernelSet;
 
 use crate::{coins, home, output};
@@ -23,9 +23,22 @@ pub(crate) struct Args {
     /// Address and port to listen on.
     #[arg(long, default_value = home::LISTEN, value_name = "HOST:PORT")]
     listen: String,
-    /// Nodes to run in this process; 0 for none (nodes can join from elsewhere with `isobit node`).
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=15))]
-    nodes: u8,
+    /// Nodes to run in this process; 0 for none (nodes can join from elsewhere with `isobit node`). 3 unless --p2p is given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=15))]
+    nodes: Option<u8>,
+    /// Found the network with so many validators, all in this process, which agree on each block.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=15), conflicts_with_all = ["p2p", "genesis"])]
+    validators: Option<u8>,
+    /// What the network begins with, as `isobit genesis` writes it; kept in the data folder.
+    #[arg(long, value_name = "FILE")]
+    genesis: Option<PathBuf>,
+    /// Agree on blocks with other processes, and listen for them on this address, e.g. /ip4/0.0.0.0/tcp/7471. The key
+    /// keys/validator.key of the data folder votes, if it is a validator's.
+    #[arg(long, value_name = "ADDRESS")]
+    p2p: Option<String>,
+    /// Address of another process of the network, e.g. /ip4/10.0.0.1/tcp/7471; may be repeated. One that can be reached is enough.
+    #[arg(long, value_name = "ADDRESS", requires = "p2p")]
+    peer: Vec<String>,
     #[command(flatten)]
     password: home::Password,
     /// Give coins of the wallet to whoever asks (POST /v1/faucet). Only for development networks.
@@ -47,9 +60,25 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         );
     }
     let block_time = Duration::from_millis(args.block_time);
+    if let Some(path) = &args.genesis {
+        let genesis = read_genesis(path)?;
+        if dir.join("genesis.json").exists() {
+            let here = read_genesis(&dir.join("genesis.json"))?;
+            ensure!(here == genesis, "{} holds another network; give another --data", dir.display());
+        } else {
+            write_genesis(&dir, &genesis)?;
+        }
+    }
+    let nodes = args.nodes.unwrap_or(if args.p2p.is_some() { 0 } else { 3 });
+    let blocks = match (args.validators, args.p2p) {
+        (Some(n), _) => Blocks::Here(n),
+        (None, Some(listen)) => Blocks::WithPeers { listen, peers: args.peer },
+        (None, None) => Blocks::AsFounded,
+    };
     let mut network = Network::open(
         &dir,
-        &vec![best; usize::from(args.nodes)],
+        &vec![best; usize::from(nodes)],
+        &blocks,
         block_time,
         password.as_deref().map(String::as_str),
     )?;
@@ -86,6 +115,11 @@ fn announce(network: &Network, dir: &std::path::Path, url: &str, json: bool) {
     output::line(&format!("network   {url}, height {}", network.gateway().chain.head().header.number));
     output::line(&format!("data      {}", dir.display()));
     output::line(&format!("wallet    {wallet}, {}", coins::text(balance)));
+    let validators = network.gateway().chain.head().validators();
+    let total: u64 = validators.iter().map(|v| v.1).sum();
+    for (address, weight) in &validators {
+        output::line(&format!("validator {address} (weight {weight} of {total})"));
+    }
     for (key, set) in network.nodes() {
         output::line(&format!("node      {} ({set})", key.address()));
     }

@@ -2,7 +2,9 @@
 
 use crate::world::{MODEL, STAKE, World};
 use alloy_primitives::B256;
-use isobit_ledger::{Action, BlockContext, COIN, End, Inputs, Level, Phase, apply, tick};
+use isobit_ledger::{
+    Action, Ballot, BallotKind, BlockContext, COIN, End, Inputs, Level, Phase, SignedBallot, apply, tick,
+};
 use isobit_numerics::rng::Rng;
 
 fn pick<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
@@ -50,6 +52,30 @@ fn random_action(w: &World, rng: &mut Rng) -> (usize, Action) {
         },
         2 => Action::Leave,
         3 => Action::Withdraw,
+        4 if rng.below(12) == 0 => {
+            Action::Validate { stake: STAKE / 4 * rng.below(8) as u128, endpoint: String::new() }
+        }
+        4 if rng.below(3) == 0 => {
+            let mut one = |value: u8| {
+                let (kind, validator) = (BallotKind::Prevote, w.keys[key].address());
+                let height = w.state.height.saturating_sub(rng.below(9) as u64);
+                let ballot = Ballot {
+                    kind,
+                    height,
+                    round: 0,
+                    pol_round: -1,
+                    value: B256::repeat_byte(value),
+                    validator,
+                };
+                let signature = w.keys[key].sign(ballot.digest(w.state.params.chain_id)).as_bytes();
+                SignedBallot { ballot, signature }
+            };
+            let first = one(1);
+            let mut second = one(2);
+            second.ballot.height = first.ballot.height;
+            second.signature = w.keys[key].sign(second.ballot.digest(w.state.params.chain_id)).as_bytes();
+            return (rng.below(w.keys.len()), Action::Accuse { first, second });
+        }
         4 => Action::Join { stake: STAKE / 4 * rng.below(8) as u128, endpoint: "e".repeat(rng.below(300)) },
         _ => Action::Post {
             model: pick(rng, &[MODEL, MODEL, MODEL, B256::repeat_byte(2)]),
@@ -78,7 +104,7 @@ fn random_action(w: &World, rng: &mut Rng) -> (usize, Action) {
 #[test]
 fn coins_are_conserved_and_every_job_ends() {
     let (seeds, actions) = (300, 1000);
-    let (mut accepted, mut refused, mut callbacks) = (0, 0, 0);
+    let (mut accepted, mut refused, mut callbacks, mut accused) = (0, 0, 0, 0);
     let mut reached = std::collections::BTreeMap::<String, usize>::new();
     for seed in 0..seeds {
         let mut rng = Rng::new(seed, 0);
@@ -108,6 +134,7 @@ fn coins_are_conserved_and_every_job_ends() {
                 Ok(events) => {
                     assert!(!events.is_empty());
                     accepted += 1;
+                    accused += usize::from(matches!(action, Action::Accuse { .. }));
                     posted += usize::from(matches!(action, Action::Post { .. }));
                 }
                 Err(_) => {
@@ -134,8 +161,8 @@ fn coins_are_conserved_and_every_job_ends() {
         assert_eq!(w.state.coins().unwrap().escrow, 0, "seed {seed}");
     }
     // The play is worth something only if it gets everywhere.
-    println!("{accepted} accepted, {refused} refused, {reached:?}");
-    assert!(accepted > 80_000 && refused > 10_000 && callbacks > 1_000);
+    println!("{accepted} accepted, {refused} refused, {accused} accused, {reached:?}");
+    assert!(accepted > 60_000 && accused > 30 && refused > 10_000 && callbacks > 1_000);
     for kind in ["Settled in round 0", "Settled in round 1", "Refunded in round 0", "Refunded in round 1"] {
         assert!(reached.get(kind).is_some_and(|&n| n >= 50), "{kind}: {reached:?}");
     }

@@ -2,7 +2,10 @@
 
 use crate::world::{MODEL, STAKE, World};
 use alloy_primitives::{Address, B256};
-use isobit_ledger::{Action, Answer, COIN, Callback, End, Event, Inputs, Level, Phase, State, TxError};
+use isobit_ledger::{
+    Action, Answer, Ballot, BallotKind, COIN, Callback, End, Event, Inputs, Level, Phase, SignedBallot,
+    State, Storage, TxError,
+};
 
 fn nodes(job: &isobit_ledger::Job) -> Vec<Address> {
     job.seats.iter().map(|s| s.node).collect()
@@ -511,4 +514,105 @@ fn invariants_see_a_broken_state() {
         change(&mut bad);
         assert!(bad.check_invariants().is_err(), "case {at}");
     }
+}
+
+fn ballot(w: &World, key: usize, kind: BallotKind, height: u64, round: i64, value: u8) -> SignedBallot {
+    let validator = w.keys[key].address();
+    let value = B256::repeat_byte(value);
+    let ballot = Ballot { kind, height, round, pol_round: -1, value, validator };
+    let signature = w.keys[key].sign(ballot.digest(w.state.params.chain_id)).as_bytes();
+    SignedBallot { ballot, signature }
+}
+
+#[test]
+fn validators_weigh_by_stake_and_are_not_drawn() {
+    let mut w = World::new(3);
+    assert_eq!(w.act(0, Action::Validate { stake: 1, endpoint: String::new() }), {
+        let least = w.state.params.min_stake;
+        Err(TxError::Stake { stake: 1, least })
+    });
+    w.act(0, Action::Validate { stake: 3_000 * COIN, endpoint: "there".into() }).unwrap();
+    let me = w.keys[0].address();
+    let validators = w.state.validators();
+    assert_eq!(validators.iter().map(|(a, n)| (*a, n.weight())).collect::<Vec<_>>(), [(me, 3_000)]);
+    assert_eq!(w.act(0, Action::Leave), Err(TxError::LastValidator(me)));
+    // Nobody is both, and the three nodes are the only ones drawn.
+    let both = Action::Join { stake: STAKE, endpoint: String::new() };
+    assert_eq!(w.act(0, both), Err(TxError::NodeExists(me)));
+    let four = w.act(0, w.post_action(Level::Replicated(4)));
+    assert_eq!(four, Err(TxError::TooFewNodes { wanted: 4, active: 3 }));
+    w.act(4, Action::Validate { stake: STAKE, endpoint: String::new() }).unwrap();
+    w.act(0, Action::Leave).unwrap();
+    assert_eq!(w.state.validators().len(), 1);
+    w.wait(w.state.params.unbonding);
+    w.act(0, Action::Withdraw).unwrap();
+    assert_eq!(w.state.balance(me), 10_000 * COIN);
+}
+
+#[test]
+fn who_contradicts_itself_pays_whoever_shows_it() {
+    use BallotKind::{Precommit, Prevote, Proposal};
+    let mut w = World::new(2);
+    for key in [0, 3] {
+        w.act(key, Action::Validate { stake: STAKE, endpoint: String::new() }).unwrap();
+    }
+    let (liar, since) = (w.keys[0].address(), w.state.nodes[&w.keys[0].address()].since);
+    w.wait(5);
+    let height = since + 2;
+    let good = ballot(&w, 0, Precommit, height, 1, 7);
+    let nothing = |w: &mut World, first: SignedBallot, second: SignedBallot| {
+        let before = w.state.clone();
+        w.act(1, Action::Accuse { first, second }).unwrap_err();
+        assert_eq!(before.nodes, w.state.nodes);
+    };
+    // The same, another round, kind, height, of another, older than the stake, of a block to come, an honest node's.
+    let others = [
+        ballot(&w, 0, Precommit, height, 1, 7),
+        ballot(&w, 0, Precommit, height, 2, 8),
+        ballot(&w, 0, Prevote, height, 1, 8),
+        ballot(&w, 0, Precommit, height + 1, 1, 8),
+        ballot(&w, 3, Precommit, height, 1, 8),
+    ];
+    others.into_iter().for_each(|other| nothing(&mut w, good, other));
+    for (key, at) in [(0, since), (0, w.state.height + 50), (1, height)] {
+        let pair = [7, 8].map(|v| ballot(&w, key, Precommit, at, 1, v));
+        nothing(&mut w, pair[0], pair[1]);
+    }
+    // A signature of somebody else, of another chain, and the same one in another form.
+    let mut forged = ballot(&w, 3, Precommit, height, 1, 8);
+    forged.ballot.validator = liar;
+    nothing(&mut w, good, forged);
+    let mut other_chain = ballot(&w, 0, Precommit, height, 1, 8);
+    other_chain.signature = w.keys[0].sign(other_chain.ballot.digest(1)).as_bytes();
+    nothing(&mut w, good, other_chain);
+    let mut malleated = ballot(&w, 0, Precommit, height, 1, 8);
+    malleated.signature[64] ^= 1;
+    nothing(&mut w, good, malleated);
+
+    let before = [1, 0].map(|k| w.state.balance(w.keys[k].address()));
+    let (first, second) = (ballot(&w, 0, Proposal, height, 0, 1), ballot(&w, 0, Proposal, height, 0, 2));
+    w.act(1, Action::Accuse { first, second }).unwrap();
+    let taken = STAKE / 20;
+    assert_eq!(w.state.balance(w.keys[1].address()) - before[0], taken / 5);
+    let node = &w.state.nodes[&liar];
+    assert!(node.punished && node.leaves > 0 && node.stake == STAKE - taken);
+    assert_eq!(w.state.validators().len(), 1);
+    // Once is enough; what is left comes back after the unbonding time.
+    let other = ballot(&w, 0, Precommit, height, 1, 8);
+    nothing(&mut w, good, other);
+    w.wait(w.state.params.unbonding);
+    w.act(0, Action::Withdraw).unwrap();
+    assert_eq!(w.state.balance(liar) - before[1], STAKE - taken);
+    // The old word does not hurt a new stake.
+    w.act(0, Action::Validate { stake: STAKE, endpoint: String::new() }).unwrap();
+    let other = ballot(&w, 0, Precommit, height, 1, 8);
+    nothing(&mut w, good, other);
+
+    // The last validator pays and stays.
+    let mut w = World::new(2);
+    w.act(0, Action::Validate { stake: STAKE, endpoint: String::new() }).unwrap();
+    w.wait(3);
+    let pair = [1, 2].map(|v| ballot(&w, 0, Prevote, 4, 0, v));
+    w.act(1, Action::Accuse { first: pair[0], second: pair[1] }).unwrap();
+    assert_eq!(w.state.validators()[0].1.stake, STAKE - taken);
 }
