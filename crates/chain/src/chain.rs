@@ -549,14 +549,19 @@ impl Inner {
         self.held.iter().filter(|(_, (since, _))| since.elapsed() > PATIENCE).map(|(hash, _)| *hash).collect()
     }
 
+    /// Remembers why a transaction was dropped.
+    fn drop_tx(&mut self, hash: B256, why: String) {
+        while self.dropped.len() >= MAX_DROPPED {
+            self.dropped.pop_first();
+        }
+        self.dropped.insert(hash, why);
+    }
+
     /// Drops what can be in no block, and remembers what waits for inferences, after a block or one that was not worth making.
     fn sort_out(&mut self, refused: &[Refused]) {
         for refused in refused.iter().filter(|r| !r.later) {
             self.pool.remove(refused.hash);
-            while self.dropped.len() >= MAX_DROPPED {
-                self.dropped.pop_first();
-            }
-            self.dropped.insert(refused.hash, refused.why.clone());
+            self.drop_tx(refused.hash, refused.why.clone());
         }
         let number = self.head.header.number;
         for r in refused.iter().filter(|r| !r.missing.is_empty()) {
@@ -598,9 +603,12 @@ impl Shared {
                 return Err(e);
             }
         };
+        let done: BTreeSet<B256> = built.block.txs.iter().map(|tx| *tx.inner().hash()).collect();
         for tx in &built.block.txs {
             let next = head.nonce(tx.signer())?;
-            inner.pool.overtake(tx.signer(), next);
+            for hash in inner.pool.overtake(tx.signer(), next).into_iter().filter(|h| !done.contains(h)) {
+                inner.drop_tx(hash, format!("nonce too low: next nonce {next}; another transaction was faster"));
+            }
         }
         inner.pool.compact()?;
         inner.head = head;

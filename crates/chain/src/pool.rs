@@ -184,14 +184,15 @@ impl Pool {
         }
     }
 
-    /// Removes what a sender's new nonce has overtaken.
-    pub(crate) fn overtake(&mut self, sender: Address, next: u64) {
+    /// Removes what a sender's new nonce has overtaken; says what that was.
+    pub(crate) fn overtake(&mut self, sender: Address, next: u64) -> Vec<B256> {
         let over: Vec<B256> = self
             .senders
             .get(&sender)
             .map(|w| w.range(..next).map(|(_, tx)| *tx.inner().hash()).collect())
             .unwrap_or_default();
-        over.into_iter().for_each(|hash| self.remove(hash));
+        over.iter().for_each(|hash| self.remove(*hash));
+        over
     }
 
     /// Transactions that can be in the next block, the better paid first, each sender's in order.
