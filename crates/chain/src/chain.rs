@@ -483,7 +483,10 @@ impl Chain {
         let store = Store::with_backend(redb::backends::InMemoryBackend::new())?;
         let again = Chain::in_store(store, self.genesis().clone())?;
         for number in 1..=self.head().header.number {
-            let block = self.store().block(number)?.ok_or(ChainError::Corrupt("a block is missing"))?;
+            let block = self.store().block(number)?.ok_or_else(|| {
+                let why = format!("block {number} was pruned, or is older than the snapshot that this chain came of; only a whole chain can be executed again");
+                ChainError::Refused(why)
+            })?;
             let built = again.head().execute(&block)?;
             if built.receipts != self.store().receipts(number)? {
                 return Err(ChainError::Corrupt("the receipts of a block are not those of executing it"));
@@ -607,7 +610,10 @@ impl Shared {
         for tx in &built.block.txs {
             let next = head.nonce(tx.signer())?;
             for hash in inner.pool.overtake(tx.signer(), next).into_iter().filter(|h| !done.contains(h)) {
-                inner.drop_tx(hash, format!("nonce too low: next nonce {next}; another transaction was faster"));
+                inner.drop_tx(
+                    hash,
+                    format!("nonce too low: next nonce {next}; another transaction was faster"),
+                );
             }
         }
         inner.pool.compact()?;

@@ -454,11 +454,11 @@ impl crate::slots::Slots for LedgerReader<'_> {
     }
 }
 
-fn account_path(address: Address) -> Nibbles {
+pub(crate) fn account_path(address: Address) -> Nibbles {
     Nibbles::unpack(keccak256(address))
 }
 
-fn leaf(row: &Row) -> Vec<u8> {
+pub(crate) fn leaf(row: &Row) -> Vec<u8> {
     alloy_rlp::encode(TrieAccount {
         nonce: row.nonce,
         balance: U256::from(row.balance),
@@ -467,7 +467,7 @@ fn leaf(row: &Row) -> Vec<u8> {
     })
 }
 
-fn slot_leaf(slot: U256, value: U256) -> Change {
+pub(crate) fn slot_leaf(slot: U256, value: U256) -> Change {
     let path = Nibbles::unpack(keccak256(B256::from(slot)));
     (path, (!value.is_zero()).then(|| alloy_rlp::encode(value)))
 }

@@ -14,6 +14,7 @@ mod pool;
 mod precompile;
 mod sign;
 mod slots;
+mod snapshot;
 mod store;
 mod trie;
 

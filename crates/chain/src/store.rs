@@ -10,7 +10,7 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use alloy_rlp::Decodable;
 use alloy_trie::EMPTY_ROOT_HASH;
 use isobit_ledger::{Job, Params};
-use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition, TableHandle};
 use revm::DatabaseRef;
 use revm::bytecode::Bytecode;
 use revm::database_interface::DBErrorMarker;
@@ -21,19 +21,19 @@ use crate::block::{Block, Built, LEDGER, decode_receipts, decode_txs, encode_lis
 use crate::slots::{Ledger, Slots};
 use crate::trie::{Dirty, Nodes};
 
-type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(crate) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-const ACCOUNTS: Table = Table::new("accounts");
-const STORAGE: Table = Table::new("storage");
-const CODE: Table = Table::new("code");
-const TRIE: Table = Table::new("trie");
-const HEADERS: Table = Table::new("headers");
-const BODIES: Table = Table::new("bodies");
-const RECEIPTS: Table = Table::new("receipts");
-const NUMBERS: Table = Table::new("numbers");
-const TXS: Table = Table::new("transactions");
+pub(crate) const ACCOUNTS: Table = Table::new("accounts");
+pub(crate) const STORAGE: Table = Table::new("storage");
+pub(crate) const CODE: Table = Table::new("code");
+pub(crate) const TRIE: Table = Table::new("trie");
+pub(crate) const HEADERS: Table = Table::new("headers");
+pub(crate) const BODIES: Table = Table::new("bodies");
+pub(crate) const RECEIPTS: Table = Table::new("receipts");
+pub(crate) const NUMBERS: Table = Table::new("numbers");
+pub(crate) const TXS: Table = Table::new("transactions");
 const JOBS: Table = Table::new("ended_jobs");
-const META: Table = Table::new("meta");
+pub(crate) const META: Table = Table::new("meta");
 const ALL: [Table; 11] = [ACCOUNTS, STORAGE, CODE, TRIE, HEADERS, BODIES, RECEIPTS, NUMBERS, TXS, JOBS, META];
 
 impl DBErrorMarker for ChainError {}
@@ -64,7 +64,7 @@ impl Row {
         parts.concat()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, ChainError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, ChainError> {
         let bytes: &[u8; 88] =
             bytes.try_into().map_err(|_| ChainError::corrupt("an account is malformed"))?;
         Ok(Self {
@@ -87,7 +87,7 @@ pub(crate) struct Changes {
 
 /// The chain's database.
 pub struct Store {
-    database: Database,
+    pub(crate) database: Database,
     code: Mutex<BTreeMap<B256, Bytecode>>,
 }
 
@@ -163,11 +163,11 @@ impl Store {
         Ok(number.and_then(|n| n.try_into().ok()).map(u64::from_be_bytes))
     }
 
-    /// A block by its number.
+    /// A block by its number; `None` also for one that was pruned, or is older than the snapshot that the chain came of.
     pub fn block(&self, number: u64) -> Result<Option<Block>, ChainError> {
         let Some(header) = self.header(number)? else { return Ok(None) };
-        let body = self.get(BODIES, &number.to_be_bytes())?;
-        let txs: Vec<Recovered<TxEnvelope>> = body.map(|b| decode_txs(&b)).transpose()?.unwrap_or_default();
+        let Some(body) = self.get(BODIES, &number.to_be_bytes())? else { return Ok(None) };
+        let txs: Vec<Recovered<TxEnvelope>> = decode_txs(&body)?;
         Ok(Some(Block { hash: header.hash_slow(), header, txs }))
     }
 
@@ -278,6 +278,22 @@ impl View {
             Ok((Address::from_slice(key.value()), Row::decode(value.value())?))
         })
         .collect()
+    }
+
+    /// Every row of a table of the state, in ascending order of key.
+    pub(crate) fn each(
+        &self,
+        table: Table,
+        told: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), ChainError>,
+    ) -> Result<(), ChainError> {
+        let tables = [(ACCOUNTS, &self.0.accounts), (STORAGE, &self.0.storage), (CODE, &self.0.code)];
+        let found = tables.into_iter().find(|(t, _)| t.name() == table.name());
+        let (_, rows) = found.ok_or(ChainError::Corrupt("that table is no part of the state"))?;
+        for row in rows.range::<&[u8]>(..).map_err(ChainError::store)? {
+            let (key, value) = row.map_err(ChainError::store)?;
+            told(key.value(), value.value())?;
+        }
+        Ok(())
     }
 
     pub(crate) fn slot(&self, address: Address, slot: B256) -> Result<B256, ChainError> {

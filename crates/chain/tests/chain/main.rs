@@ -3,4 +3,5 @@
 mod crash;
 mod jobs;
 mod play;
+mod snapshot;
 mod world;
