@@ -16,7 +16,7 @@ const input = {
     evmVersion: "cancun",
     optimizer: { enabled: true, runs: 200 },
     metadata: { bytecodeHash: "none", appendCBOR: false },
-    outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "devdoc", "userdoc"] } },
+    outputSelection: { "*": { "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "devdoc", "userdoc"] } },
   },
 };
 const output = JSON.parse(solc.compile(JSON.stringify(input)));
@@ -27,7 +27,8 @@ let differ = 0;
 for (const contracts of Object.values(output.contracts))
   for (const [name, c] of Object.entries(contracts)) {
     const path = join(root, "artifacts", `${name}.json`);
-    const text = JSON.stringify({ abi: c.abi, bytecode: `0x${c.evm.bytecode.object}` }, null, 1) + "\n";
+    const codes = { bytecode: `0x${c.evm.bytecode.object}`, deployedBytecode: `0x${c.evm.deployedBytecode.object}` };
+    const text = JSON.stringify({ abi: c.abi, ...codes }, null, 1) + "\n";
     if (process.argv.includes("--check")) {
       if (!existsSync(path) || readFileSync(path, "utf8") !== text) {
         console.error(`${path} is not what the sources compile to; run node compile.mjs`);

@@ -28,6 +28,7 @@ use revm::primitives::hardfork::SpecId;
 use crate::abi::IInferenceCallback;
 use crate::block::{Block, Built, LEDGER, Refused, is_system, system_tx};
 use crate::opengradient::{self, Missing};
+use crate::predeploys;
 use crate::precompile::{ISystem, Shared, install};
 use crate::slots::Ledger;
 use crate::store::{Changes, Row, View};
@@ -199,16 +200,16 @@ pub(crate) fn genesis_block(genesis: &Genesis, view: &View) -> Result<Built, Cha
     let mut rows: Vec<(Address, Row)> =
         genesis.alloc.iter().map(|(a, b)| (*a, Row { balance: *b, ..Row::default() })).collect();
     // A contract that calls a precompile first looks whether there is code.
-    let precompiles = [LEDGER, opengradient::HUB, opengradient::PRECOMPILE];
     let stub = Bytes::from_static(&[0xfe]);
-    let code = keccak256(&stub);
-    for address in precompiles {
-        let balance = genesis.alloc.get(&address).copied().unwrap_or(0);
-        rows.retain(|(a, _)| *a != address);
-        rows.push((address, Row { nonce: 1, balance, code, ..Row::default() }));
-    }
+    let precompiles = [LEDGER, opengradient::HUB, opengradient::PRECOMPILE].map(|a| (a, stub.clone()));
     let mut changes = Changes::default();
-    changes.code.insert(code, stub);
+    for (address, code) in precompiles.into_iter().chain(predeploys::all()?) {
+        let balance = genesis.alloc.get(&address).copied().unwrap_or(0);
+        let hash = keccak256(&code);
+        changes.code.insert(hash, code);
+        rows.retain(|(a, _)| *a != address);
+        rows.push((address, Row { nonce: 1, balance, code: hash, ..Row::default() }));
+    }
     if let Some((_, row)) = rows.iter_mut().find(|(a, _)| *a == LEDGER) {
         row.balance += genesis.validators.values().sum::<u128>();
         let slots = first_slots(genesis);

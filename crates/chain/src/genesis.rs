@@ -111,7 +111,7 @@ impl Genesis {
     }
 
     /// Keccak-256 of its RLP: parameters, accounts with their coins and validators with their stakes in ascending order of address, and
-    /// the other fields. It
+    /// the other fields, and the contracts that are there from the beginning. It
     /// is the first header's extra data, so that chains that differ in anything have no block in common.
     pub fn commitment(&self) -> B256 {
         let mut out = Vec::new();
@@ -123,6 +123,9 @@ impl Genesis {
         }
         for field in [self.timestamp, self.gas_limit, self.base_fee, self.min_base_fee] {
             field.encode(&mut out);
+        }
+        for (_, code) in crate::predeploys::all().unwrap_or_default() {
+            code.encode(&mut out);
         }
         keccak256(out)
     }

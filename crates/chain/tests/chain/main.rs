@@ -4,4 +4,5 @@ mod crash;
 mod jobs;
 mod play;
 mod snapshot;
+mod till;
 mod world;

@@ -1,0 +1,70 @@
+//! Contracts that every chain has from its first block on. Their sources are in `contracts/src`, what they compile to beside them.
+
+use alloy_primitives::{Address, Bytes, address, hex};
+use alloy_sol_types::sol;
+use serde_json::Value;
+
+use crate::ChainError;
+
+/// The chain's coin as an ERC-20 token (`WrappedIso.sol`).
+pub const WISO: Address = address!("0x0000000000000000000000000000000000150b18");
+/// The till of inferences that are paid for by a signature (`InferenceTill.sol`).
+pub const TILL: Address = address!("0x0000000000000000000000000000000000150b19");
+
+const ARTIFACTS: [(Address, &str); 2] = [
+    (WISO, include_str!("../../../contracts/artifacts/WrappedIso.json")),
+    (TILL, include_str!("../../../contracts/artifacts/InferenceTill.json")),
+];
+
+sol! {
+    /// What programs call of Wrapped ISO.
+    #[allow(missing_docs)]
+    interface IWrappedIso {
+        function balanceOf(address owner) external view returns (uint256);
+        function authorizationState(address authorizer, bytes32 nonce) external view returns (bool);
+        function transferWithAuthorization(address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes calldata signature) external;
+        function deposit() external payable;
+    }
+
+    /// What is signed to pay with Wrapped ISO (EIP-3009).
+    #[allow(missing_docs)]
+    struct TransferWithAuthorization {
+        address from;
+        address to;
+        uint256 value;
+        uint256 validAfter;
+        uint256 validBefore;
+        bytes32 nonce;
+    }
+
+    /// What programs call of the till.
+    #[allow(missing_docs)]
+    interface IInferenceTill {
+        struct Authorization {
+            address from;
+            uint256 value;
+            uint256 validAfter;
+            uint256 validBefore;
+            bytes32 nonce;
+            bytes signature;
+        }
+
+        event Paid(bytes32 indexed job, address indexed payer, uint256 value);
+
+        function request(Authorization calldata paid, bytes32 model, bytes calldata tensors, uint64 seed, uint16 level) external returns (bytes32 job);
+        function callbackGas() external pure returns (uint64);
+    }
+}
+
+/// Address and code of each.
+pub(crate) fn all() -> Result<Vec<(Address, Bytes)>, ChainError> {
+    let code = |text: &str| {
+        let json: Value = serde_json::from_str(text).ok()?;
+        hex::decode(json.get("deployedBytecode")?.as_str()?).ok().map(Bytes::from)
+    };
+    let one = |(address, text): (Address, &str)| {
+        let code = code(text).ok_or(ChainError::Corrupt("a contract of the program itself is malformed"))?;
+        Ok((address, code))
+    };
+    ARTIFACTS.into_iter().map(one).collect()
+}
