@@ -12,7 +12,7 @@ fi
 folder=$(mktemp -d)
 port=$((20000 + RANDOM % 20000))
 export ISOBIT_URL="http://127.0.0.1:$port" ISOBIT_HOME="$folder"
-"$isobit" up --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
+"$isobit" up --x402 --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
 network=$!
 trap 'kill $network 2>/dev/null; wait $network 2>/dev/null || true; rm -rf "$folder"' EXIT
 for _ in $(seq 100); do
@@ -27,6 +27,8 @@ node compile.mjs --check 2> /dev/null
 timeout 120 node ethers.mjs
 timeout 120 node viem.mjs
 timeout 120 "$python" web3_py.py
+timeout 120 "$python" x402_py.py
+timeout 120 node x402.mjs
 cast=node_modules/.bin/cast
 [ "$($cast chain-id --rpc-url "$ISOBIT_URL")" = 1729 ]
 $cast send --rpc-url "$ISOBIT_URL" --private-key "$ISOBIT_KEY_HEX" --value 1ether 0x00000000000000000000000000000000000000bb --json | grep -q '"status":"0x1"'

@@ -28,6 +28,7 @@ sol! {
 
     /// What is signed to pay with Wrapped ISO (EIP-3009).
     #[allow(missing_docs)]
+    #[derive(Debug, PartialEq, Eq)]
     struct TransferWithAuthorization {
         address from;
         address to;

@@ -21,6 +21,8 @@
 //! | `POST /v1/estimate` | `{"from", "to", "value", "data"}`; `{"gas"}`, or why it would fail |
 //! | `POST /v1/transactions` | a signed transaction (EIP-2718) as the body; `{"hash"}` once it waits for a block |
 //! | `GET /v1/transactions/{hash}` | waits until it is in a block on disk; `{"height", "succeeded"}` |
+//! | `POST /v2/models/{name}/infer?replicas=N` | an inference in the JSON form of the Open Inference Protocol, paid by HTTP 402 (x402, version 2) |
+//! | `GET /x402/supported`, `POST /x402/verify`, `POST /x402/settle` | an x402 facilitator for Wrapped ISO |
 //! | `GET /v1/blobs/{hash}` | the bytes |
 //! | `POST /v1/blobs` | stores the body; `{"hash"}` |
 //!
@@ -37,7 +39,7 @@ use std::time::Duration;
 use alloy_primitives::{Address, B256, hex};
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -47,24 +49,36 @@ use isobit_tensor::Hash;
 use serde_json::{Value, json};
 use tower_http::cors::{Any, CorsLayer};
 
+use crate::payments::Question;
+use crate::serving::{self, Served, Serving};
 use crate::{Faucet, Gateway, Local, NodeError, metrics, opengradient};
 
 /// Longest body of a request.
 const MAX_BODY: usize = 4 << 30;
 
+/// What a process offers beside the network.
+#[derive(Debug, Default)]
+pub struct Offers {
+    /// Coins for whoever asks.
+    pub faucet: Option<Faucet>,
+    /// Inferences that are paid for by HTTP 402, and settling such payments for others.
+    pub serving: Option<Serving>,
+}
+
 /// Serves the network of this process until `stop` completes; requests in progress are answered.
 pub async fn serve(
     listener: tokio::net::TcpListener,
     local: Local,
-    faucet: Option<Faucet>,
+    offers: Offers,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let faucet: Arc<Option<Faucet>> = Arc::new(faucet);
+    let faucet: Arc<Option<Faucet>> = Arc::new(offers.faucet);
     let give = move |State(local): State<Local>, body: Bytes| gift(local, faucet.clone(), body);
+    let paid = offers.serving.map(|serving| paid(Arc::new(serving)).with_state(local.clone()));
     let (stop_rpc, rpc_handle) = jsonrpsee::server::stop_channel();
     let rpc = isobit_rpc::service(local.chain.clone(), stop_rpc);
     // Pages of any origin may ask, as of any Ethereum node: nothing here knows who asks, and nobody is signed in.
-    let cors = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any);
+    let cors = CorsLayer::new().allow_origin(Any).allow_methods(Any).allow_headers(Any).expose_headers(Any);
     let app = Router::new()
         .route_service("/", Rpc(rpc))
         .route("/healthz", get(async || "ok"))
@@ -88,9 +102,10 @@ pub async fn serve(
         .route("/v1/transactions/{hash}", get(sent))
         .route("/v1/blobs", post(put_blob))
         .route("/v1/blobs/{hash}", get(get_blob))
+        .with_state(local)
+        .merge(paid.unwrap_or_default())
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(cors)
-        .with_state(local);
+        .layer(cors);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let stop = async move {
         stop.await;
@@ -176,6 +191,71 @@ async fn gift(local: Local, faucet: Arc<Option<Faucet>>, body: Bytes) -> Answer 
         )),
     });
     Ok(Json(json!({ "given": given.await?.to_string() })))
+}
+
+#[derive(serde::Deserialize)]
+struct Replicas {
+    replicas: Option<u8>,
+}
+
+/// Routes that are paid for, or settle payments.
+fn paid(serving: Arc<Serving>) -> Router<Local> {
+    let (s, v, t) = (serving.clone(), serving.clone(), serving.clone());
+    let infer = move |State(local): State<Local>,
+                      Path(name),
+                      Query(q): Query<Replicas>,
+                      headers: HeaderMap,
+                      uri: Uri,
+                      body: Bytes| {
+        infer(serving.clone(), local, name, q.replicas.unwrap_or(1), headers, uri, body)
+    };
+    let question = |body: &Bytes| {
+        serde_json::from_slice::<Question>(body)
+            .map_err(|e| Failure(NodeError::Malformed(format!("not a question of x402, version 2: {e}"))))
+    };
+    let verify = move |State(local): State<Local>, body: Bytes| {
+        let s = s.clone();
+        async move {
+            let question = question(&body)?;
+            blocking(move || Ok(Json(s.till.verify(&local, &question)))).await
+        }
+    };
+    let settle = move |State(local): State<Local>, body: Bytes| {
+        let v = v.clone();
+        async move {
+            let question = question(&body)?;
+            blocking(move || Ok(Json(v.till.settle(&local, &question)))).await
+        }
+    };
+    Router::new()
+        .route("/v2/models/{name}/infer", post(infer))
+        .route("/x402/supported", get(async move |State(local): State<Local>| Json(t.till.supported(&local))))
+        .route("/x402/verify", post(verify))
+        .route("/x402/settle", post(settle))
+}
+
+async fn infer(
+    serving: Arc<Serving>,
+    local: Local,
+    name: String,
+    replicas: u8,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Bytes,
+) -> Result<Response, Failure> {
+    let host = headers.get("host").and_then(|h| h.to_str().ok()).unwrap_or("localhost").to_owned();
+    let payment = headers.get("payment-signature").map(|p| p.as_bytes().to_vec());
+    let served = blocking(move || {
+        serving.infer(&local, &name, &format!("http://{host}{uri}"), &body, replicas, payment.as_deref())
+    });
+    let (status, name, value, body) = match served.await? {
+        Served::Done(body, paid) => (StatusCode::OK, "payment-response", paid, body),
+        Served::Failed(body, paid) => (StatusCode::UNPROCESSABLE_ENTITY, "payment-response", paid, body),
+        Served::PaymentRequired(body) => {
+            (StatusCode::PAYMENT_REQUIRED, "payment-required", body.clone(), body)
+        }
+    };
+    Ok((status, [(name, serving::header(&value))], Json(body)).into_response())
 }
 
 async fn status(State(local): State<Local>) -> Answer {

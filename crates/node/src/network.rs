@@ -14,7 +14,7 @@ use isobit_runtime::{KernelSet, Options};
 
 use crate::broker::Broker;
 use crate::validators::{Blocks, Validators};
-use crate::{Client, Gateway, Honest, Local, NodeError, Run, Worker};
+use crate::{Client, Gateway, Honest, Local, NodeError, Run, Till, Worker};
 
 /// Coins of the wallet of a new network, in base units.
 const WALLET: u128 = 1_000_000 * COIN;
@@ -163,14 +163,27 @@ impl Network {
         Key::load_or_generate(&path, password).map_err(|e| NodeError::Store(e.to_string()))
     }
 
-    /// Starts to have the inferences run that transactions wait for, from an account that the wallet fills up.
-    fn broker(&mut self, key: Key) -> Result<(), NodeError> {
+    /// Gives an account that pays for others coins of the wallet, if it has few and the wallet has enough.
+    fn fill_up(&self, key: &Key) -> Result<(), NodeError> {
         let has = self.local.account(key.address())?.balance;
         let client = Client::new(&self.local, self.wallet.clone())?;
         let affords = self.local.account(self.wallet.address())?.balance > 2 * BROKER;
         if has < BROKER / 10 && affords {
             client.transfer(key.address(), BROKER - has)?;
         }
+        Ok(())
+    }
+
+    /// A till that settles payments by signature, from an account that the wallet fills up.
+    pub fn till(&self, password: Option<&str>) -> Result<Till, NodeError> {
+        let key = Self::key(&self.dir.join("keys"), "till", password)?;
+        self.fill_up(&key)?;
+        Ok(Till::new(key))
+    }
+
+    /// Starts to have the inferences run that transactions wait for, from an account that the wallet fills up.
+    fn broker(&mut self, key: Key) -> Result<(), NodeError> {
+        self.fill_up(&key)?;
         let mut broker = Broker::new(self.local.clone(), key, SPONSORED);
         let stop = self.stop.clone();
         let thread = std::thread::Builder::new()

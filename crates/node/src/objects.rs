@@ -82,7 +82,7 @@ impl<'a> Client<'a> {
     }
 
     /// Signs an order with the next nonce and hands it in; the order's nonce, gas and price are found here.
-    fn send_order(&self, mut order: Order) -> Result<B256, NodeError> {
+    pub(crate) fn send_order(&self, mut order: Order) -> Result<B256, NodeError> {
         let from = self.key.address();
         let gas = self.gateway.estimate(from, &order)?;
         let account = self.gateway.account(from)?;
@@ -94,7 +94,7 @@ impl<'a> Client<'a> {
         self.gateway.submit(&order.sign(&self.key, self.params.chain_id).1)
     }
 
-    fn wait_for(&self, hash: B256) -> Result<u64, NodeError> {
+    pub(crate) fn wait_for(&self, hash: B256) -> Result<u64, NodeError> {
         let sent = self.gateway.wait_for(hash)?;
         if sent.succeeded {
             return Ok(sent.height);

@@ -23,7 +23,13 @@ fn tokens(w: &World, of: Address) -> u128 {
     IWrappedIso::balanceOfCall::abi_decode_returns(&returned).unwrap().to()
 }
 
-fn authorization(w: &World, key: usize, to: Address, value: u128, nonce: u8) -> IInferenceTill::Authorization {
+fn authorization(
+    w: &World,
+    key: usize,
+    to: Address,
+    value: u128,
+    nonce: u8,
+) -> IInferenceTill::Authorization {
     let domain = eip712_domain! {
         name: "Wrapped ISO", version: "1", chain_id: 1729, verifying_contract: WISO,
     };

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use isobit_node::{Blocks, Faucet, Network, read_genesis, serve, write_genesis};
+use isobit_node::{Blocks, Faucet, Network, Offers, Serving, read_genesis, serve, write_genesis};
 use isobit_runtime::KernelSet;
 
 use crate::{coins, home, output};
@@ -44,6 +44,10 @@ pub(crate) struct Args {
     /// Give coins of the wallet to whoever asks (POST /v1/faucet). Only for development networks.
     #[arg(long)]
     faucet: bool,
+    /// Serve inferences for money (POST /v2/models/{name}/infer), paid by HTTP 402 with Wrapped ISO, and settle such payments for
+    /// others (/x402). The key keys/till.key pays the gas, and the wallet fills it up.
+    #[arg(long)]
+    x402: bool,
     /// Least time between two blocks, in milliseconds. Wallets expect 300 or more.
     #[arg(long, default_value_t = 300, value_name = "MS")]
     block_time: u64,
@@ -75,14 +79,12 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         (None, Some(listen)) => Blocks::WithPeers { listen, peers: args.peer },
         (None, None) => Blocks::AsFounded,
     };
-    let mut network = Network::open(
-        &dir,
-        &vec![best; usize::from(nodes)],
-        &blocks,
-        block_time,
-        password.as_deref().map(String::as_str),
-    )?;
-    let faucet = args.faucet.then(|| Faucet::new(network.wallet().clone()));
+    let password = password.as_deref().map(String::as_str);
+    let mut network = Network::open(&dir, &vec![best; usize::from(nodes)], &blocks, block_time, password)?;
+    let offers = Offers {
+        faucet: args.faucet.then(|| Faucet::new(network.wallet().clone())),
+        serving: args.x402.then(|| network.till(password)).transpose()?.map(Serving::new),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(&args.listen)
@@ -90,7 +92,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
             .with_context(|| format!("cannot listen on {}; is a network up already?", args.listen))?;
         let url = format!("http://{}", listener.local_addr()?);
         announce(&network, &dir, &url, json);
-        serve(listener, network.gateway().clone(), faucet, stop_signal())
+        serve(listener, network.gateway().clone(), offers, stop_signal())
             .await
             .context("the HTTP server failed")
     })?;

@@ -2,7 +2,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use isobit_graph::Graph;
-use isobit_tensor::{DType, Tensor, numel};
+use isobit_node::tensor_from_json;
+use isobit_tensor::{DType, Tensor};
 use serde_json::Value as Json;
 
 use super::Named;
@@ -73,65 +74,7 @@ fn flatten<'j>(value: &'j Json, shape: &[usize], out: &mut Vec<&'j Json>) -> Res
 }
 
 fn elements(dtype: DType, shape: &[usize], data: Vec<&Json>) -> Result<Tensor> {
-    if numel(shape) != Some(data.len()) {
-        bail!("shape {shape:?} does not match {} elements", data.len());
-    }
-    let wrong = |v: &Json| anyhow!("{v} is no {dtype}");
-    macro_rules! ints {
-        ($t:ty, $get:ident) => {
-            Tensor::new(
-                shape,
-                data.iter()
-                    .map(|v| v.$get().and_then(|x| <$t>::try_from(x).ok()).ok_or_else(|| wrong(v)))
-                    .collect::<Result<Vec<_>>>()?,
-            )?
-        };
-    }
-    macro_rules! floats {
-        ($from:expr) => {
-            Tensor::new(
-                shape,
-                data.iter()
-                    .map(|v| float(v).map($from).ok_or_else(|| wrong(v)))
-                    .collect::<Result<Vec<_>>>()?,
-            )?
-        };
-    }
-    Ok(match dtype {
-        // Through the shortest decimal, so that the text is rounded once and not twice.
-        DType::F32 => floats!(|x: f64| x.to_string().parse().unwrap_or(x as f32)),
-        DType::F64 => floats!(|x| x),
-        DType::F16 => floats!(half::f16::from_f64),
-        DType::BF16 => floats!(half::bf16::from_f64),
-        DType::I8 => ints!(i8, as_i64),
-        DType::I16 => ints!(i16, as_i64),
-        DType::I32 => ints!(i32, as_i64),
-        DType::I64 => ints!(i64, as_i64),
-        DType::U8 => ints!(u8, as_u64),
-        DType::U16 => ints!(u16, as_u64),
-        DType::U32 => ints!(u32, as_u64),
-        DType::U64 => ints!(u64, as_u64),
-        DType::Bool => Tensor::new(
-            shape,
-            data.iter().map(|v| v.as_bool().ok_or_else(|| wrong(v))).collect::<Result<Vec<_>>>()?,
-        )?,
-        DType::String => Tensor::new(
-            shape,
-            data.iter()
-                .map(|v| v.as_str().map(str::to_owned).ok_or_else(|| wrong(v)))
-                .collect::<Result<Vec<_>>>()?,
-        )?,
-        other => bail!("element type {other} is not supported"),
-    })
-}
-
-fn float(v: &Json) -> Option<f64> {
-    match v.as_str() {
-        Some("NaN") => Some(f64::NAN),
-        Some("Infinity") => Some(f64::INFINITY),
-        Some("-Infinity") => Some(f64::NEG_INFINITY),
-        _ => v.as_f64(),
-    }
+    tensor_from_json(dtype, shape, &data).map_err(anyhow::Error::msg)
 }
 
 #[cfg(test)]
