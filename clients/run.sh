@@ -12,7 +12,10 @@ fi
 folder=$(mktemp -d)
 port=$((20000 + RANDOM % 20000))
 export ISOBIT_URL="http://127.0.0.1:$port" ISOBIT_HOME="$folder"
-"$isobit" up --x402 --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
+export ISOBIT_HUB_PASSWORD="correct horse battery"
+echo "$ISOBIT_HUB_PASSWORD" > "$folder/password"
+"$isobit" hub add-user hub@example.org --password-file "$folder/password" > /dev/null
+"$isobit" up --x402 --hub --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
 network=$!
 trap 'kill $network 2>/dev/null; wait $network 2>/dev/null || true; rm -rf "$folder"' EXIT
 for _ in $(seq 100); do
@@ -46,5 +49,16 @@ for version in 0.5.13 0.7.5 1.1.4; do
         "$sdk/bin/pip" install -q "opengradient==$version" "web3==8.0.0"
     fi
     timeout 200 "$sdk/bin/python" opengradient_sdk.py
+done
+# Its model hub, whose hosts it has hard-coded: through a proxy that stands for them.
+.venv-1.1.4/bin/python hub_proxy.py "$ISOBIT_URL" "$folder/proxy" > "$folder/proxy-port" &
+proxy=$!
+trap 'kill $network $proxy 2>/dev/null; wait $network 2>/dev/null || true; rm -rf "$folder"' EXIT
+while [ ! -s "$folder/proxy-port" ]; do sleep 0.1; done
+head -c 1000 ../models/digits-cnn/model.onnx > "$folder/bad.onnx"
+for version in 0.5.13 0.7.5 1.1.4; do
+    HTTPS_PROXY="http://127.0.0.1:$(cat "$folder/proxy-port")" REQUESTS_CA_BUNDLE="$folder/proxy/ca.pem" \
+        NO_PROXY=127.0.0.1,localhost FIREBASE_API_KEY=any ISOBIT_BAD_ONNX="$folder/bad.onnx" \
+        timeout 200 ".venv-$version/bin/python" opengradient_hub.py 2> "$folder/hub.log" || { cat "$folder/hub.log"; exit 1; }
 done
 echo "cast $($cast --version | head -1 | sed 's/.*Version: //; s/cast //'): 4 checks hold"

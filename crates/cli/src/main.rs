@@ -57,6 +57,8 @@ enum Command {
     Validator(commands::validator::Args),
     /// Look at the chain in a data folder, offline.
     Chain(commands::chain::Args),
+    /// Who may upload to the hub of a data folder.
+    Hub(commands::hub::Args),
     /// Keys and coins.
     Wallet(commands::wallet::Args),
 }
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Genesis(args) => commands::genesis::main(args, json),
         Command::Validator(args) => commands::validator::main(args, json),
         Command::Chain(args) => commands::chain::main(args, json),
+        Command::Hub(args) => commands::hub::main(args, json),
         Command::Wallet(args) => commands::wallet::main(args, json),
     };
     match result {

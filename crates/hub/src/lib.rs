@@ -24,10 +24,12 @@
 
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod blobs;
 mod repos;
 mod slice;
 
+pub use accounts::{ACCESS_TIME, AccountError, Accounts, Tokens};
 pub use blobs::{BlobError, BlobStore};
 pub use repos::{FileEntry, RepoError, RepoName, Repos, Revision};
 pub use slice::{encode_slice, verify_slice};

@@ -23,6 +23,8 @@
 //! | `GET /v1/transactions/{hash}` | waits until it is in a block on disk; `{"height", "succeeded"}` |
 //! | `POST /v2/models/{name}/infer?replicas=N` | an inference in the JSON form of the Open Inference Protocol, paid by HTTP 402 (x402, version 2) |
 //! | `GET /x402/supported`, `POST /x402/verify`, `POST /x402/settle` | an x402 facilitator for Wrapped ISO |
+//! | `POST /identitytoolkit/v3/relyingparty/verifyPassword`, `…/signupNewUser`, `POST /v1/token` | login, sign-up and refresh in Firebase's form |
+//! | `/api/v0/models/…` | models, versions and files, as OpenGradient's SDK asks for them |
 //! | `GET /v1/blobs/{hash}` | the bytes |
 //! | `POST /v1/blobs` | stores the body; `{"hash"}` |
 //!
@@ -51,7 +53,7 @@ use tower_http::cors::{Any, CorsLayer};
 
 use crate::payments::Question;
 use crate::serving::{self, Served, Serving};
-use crate::{Faucet, Gateway, Local, NodeError, metrics, opengradient};
+use crate::{Faucet, Gateway, Local, ModelHub, NodeError, hub_api, metrics, opengradient};
 
 /// Longest body of a request.
 const MAX_BODY: usize = 4 << 30;
@@ -63,6 +65,8 @@ pub struct Offers {
     pub faucet: Option<Faucet>,
     /// Inferences that are paid for by HTTP 402, and settling such payments for others.
     pub serving: Option<Serving>,
+    /// Models of people with accounts, and whether anybody can make one.
+    pub hub: Option<(ModelHub, bool)>,
 }
 
 /// Serves the network of this process until `stop` completes; requests in progress are answered.
@@ -74,6 +78,8 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let faucet: Arc<Option<Faucet>> = Arc::new(offers.faucet);
     let give = move |State(local): State<Local>, body: Bytes| gift(local, faucet.clone(), body);
+    let hub =
+        offers.hub.map(|(hub, is_open)| hub_api::routes(Arc::new(hub), is_open).with_state(local.clone()));
     let paid = offers.serving.map(|serving| paid(Arc::new(serving)).with_state(local.clone()));
     let (stop_rpc, rpc_handle) = jsonrpsee::server::stop_channel();
     let rpc = isobit_rpc::service(local.chain.clone(), stop_rpc);
@@ -104,6 +110,7 @@ pub async fn serve(
         .route("/v1/blobs/{hash}", get(get_blob))
         .with_state(local)
         .merge(paid.unwrap_or_default())
+        .merge(hub.unwrap_or_default())
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(cors);
     let app = app.into_make_service_with_connect_info::<SocketAddr>();

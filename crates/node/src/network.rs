@@ -14,7 +14,7 @@ use isobit_runtime::{KernelSet, Options};
 
 use crate::broker::Broker;
 use crate::validators::{Blocks, Validators};
-use crate::{Client, Gateway, Honest, Local, NodeError, Run, Till, Worker};
+use crate::{Client, Gateway, Honest, Local, ModelHub, NodeError, Run, Till, Worker};
 
 /// Coins of the wallet of a new network, in base units.
 const WALLET: u128 = 1_000_000 * COIN;
@@ -179,6 +179,13 @@ impl Network {
         let key = Self::key(&self.dir.join("keys"), "till", password)?;
         self.fill_up(&key)?;
         Ok(Till::new(key))
+    }
+
+    /// The model hub of this folder, which publishes from an account that the wallet fills up.
+    pub fn hub(&self, password: Option<&str>) -> Result<ModelHub, NodeError> {
+        let key = Self::key(&self.dir.join("keys"), "hub", password)?;
+        self.fill_up(&key)?;
+        ModelHub::open(&self.dir.join("hub"), key)
     }
 
     /// Starts to have the inferences run that transactions wait for, from an account that the wallet fills up.

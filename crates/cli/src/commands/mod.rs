@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod conformance;
 pub(crate) mod demo;
 pub(crate) mod genesis;
+pub(crate) mod hub;
 pub(crate) mod infer;
 pub(crate) mod inspect;
 pub(crate) mod job;

@@ -48,6 +48,13 @@ pub(crate) struct Args {
     /// others (/x402). The key keys/till.key pays the gas, and the wallet fills it up.
     #[arg(long)]
     x402: bool,
+    /// Be a model hub for people with accounts (`isobit hub add-user`): login, models, versions and files as OpenGradient's SDK
+    /// speaks them. The key keys/hub.key publishes what they upload, and the wallet fills it up.
+    #[arg(long)]
+    hub: bool,
+    /// Let anybody make an account of the hub. Only for development networks.
+    #[arg(long, requires = "hub")]
+    open_sign_up: bool,
     /// Least time between two blocks, in milliseconds. Wallets expect 300 or more.
     #[arg(long, default_value_t = 300, value_name = "MS")]
     block_time: u64,
@@ -83,6 +90,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let mut network = Network::open(&dir, &vec![best; usize::from(nodes)], &blocks, block_time, password)?;
     let offers = Offers {
         faucet: args.faucet.then(|| Faucet::new(network.wallet().clone())),
+        hub: args.hub.then(|| network.hub(password)).transpose()?.map(|hub| (hub, args.open_sign_up)),
         serving: args.x402.then(|| network.till(password)).transpose()?.map(Serving::new),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
