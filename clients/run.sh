@@ -15,7 +15,7 @@ export ISOBIT_URL="http://127.0.0.1:$port" ISOBIT_HOME="$folder"
 export ISOBIT_HUB_PASSWORD="correct horse battery"
 echo "$ISOBIT_HUB_PASSWORD" > "$folder/password"
 "$isobit" hub add-user hub@example.org --password-file "$folder/password" > /dev/null
-"$isobit" up --x402 --hub --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
+"$isobit" up --x402 --hub --keeper --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
 network=$!
 trap 'kill $network 2>/dev/null; wait $network 2>/dev/null || true; rm -rf "$folder"' EXIT
 for _ in $(seq 100); do
@@ -24,7 +24,7 @@ for _ in $(seq 100); do
 done
 ISOBIT_MODEL=0x$("$isobit" publish ../models/digits-cnn/model.onnx --name isobit/digits-cnn --json | sed 's/.*"model": *"\([0-9a-f]*\)".*/\1/' | grep -o '[0-9a-f]\{64\}')
 ISOBIT_KEY_HEX=0x$(cat "$folder/keys/wallet.key")
-export ISOBIT_MODEL ISOBIT_KEY_HEX
+export ISOBIT_MODEL ISOBIT_KEY_HEX ISOBIT=$isobit
 
 node compile.mjs --check 2> /dev/null
 timeout 120 node ethers.mjs
@@ -49,6 +49,7 @@ for version in 0.5.13 0.7.5 1.1.4; do
         "$sdk/bin/pip" install -q "opengradient==$version" "web3==8.0.0"
     fi
     timeout 200 "$sdk/bin/python" opengradient_sdk.py
+    timeout 200 "$sdk/bin/python" opengradient_workflow.py
 done
 # Its model hub, whose hosts it has hard-coded: through a proxy that stands for them.
 .venv-1.1.4/bin/python hub_proxy.py "$ISOBIT_URL" "$folder/proxy" > "$folder/proxy-port" &

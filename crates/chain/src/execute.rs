@@ -29,7 +29,7 @@ use crate::abi::IInferenceCallback;
 use crate::block::{Block, Built, LEDGER, Refused, is_system, system_tx};
 use crate::opengradient::{self, Missing};
 use crate::precompile::{ISystem, Shared, install};
-use crate::predeploys;
+use crate::predeploys::{self, PRICES};
 use crate::slots::Ledger;
 use crate::store::{Changes, Row, View};
 use crate::trie::{Change, Trie};
@@ -210,14 +210,22 @@ pub(crate) fn genesis_block(genesis: &Genesis, view: &View) -> Result<Built, Cha
         rows.retain(|(a, _)| *a != address);
         rows.push((address, Row { nonce: 1, balance, code: hash, ..Row::default() }));
     }
-    if let Some((_, row)) = rows.iter_mut().find(|(a, _)| *a == LEDGER) {
-        row.balance += genesis.validators.values().sum::<u128>();
-        let slots = first_slots(genesis);
+    for (address, row) in &mut rows {
+        let slots = match *address {
+            LEDGER => first_slots(genesis),
+            PRICES if !genesis.price_operator.is_zero() => {
+                [(U256::ZERO, genesis.price_operator.into_word().into())].into()
+            }
+            _ => continue,
+        };
+        if *address == LEDGER {
+            row.balance += genesis.validators.values().sum::<u128>();
+        }
         let mut leaves: Vec<Change> = slots.iter().map(|(s, v)| slot_leaf(*s, *v)).collect();
         leaves.sort();
-        row.storage = Trie::new(view, &storage_prefix(LEDGER), &mut changes.trie).update(&leaves)?;
-        changes.storage =
-            slots.into_iter().map(|(slot, v)| ((LEDGER, B256::from(slot)), B256::from(v))).collect();
+        row.storage = Trie::new(view, &storage_prefix(*address), &mut changes.trie).update(&leaves)?;
+        let slots = slots.into_iter().map(|(slot, v)| ((*address, B256::from(slot)), B256::from(v)));
+        changes.storage.extend(slots);
     }
     let mut leaves: Vec<Change> = rows.iter().map(|(a, r)| (account_path(*a), Some(leaf(r)))).collect();
     leaves.sort();

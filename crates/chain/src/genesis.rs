@@ -22,6 +22,8 @@ pub struct Genesis {
     pub alloc: BTreeMap<Address, u128>,
     /// Stakes of the first validators, in base units; none for a chain with one sequencer.
     pub validators: BTreeMap<Address, u128>,
+    /// Who sets the prices of the chain's feed; zero for nobody.
+    pub price_operator: Address,
     /// Seconds since 1970.
     pub timestamp: u64,
     /// Gas of a block.
@@ -39,6 +41,7 @@ impl Genesis {
             params: Arc::new(params),
             alloc: alloc.into_iter().collect(),
             validators: BTreeMap::new(),
+            price_operator: Address::ZERO,
             timestamp: 0,
             gas_limit: 60_000_000,
             base_fee: 1_000_000,
@@ -74,7 +77,8 @@ impl Genesis {
     pub fn to_json(&self) -> Value {
         json!({
             "format": FORMAT, "params": params_to_json(&self.params), "alloc": amounts_to_json(&self.alloc),
-            "validators": amounts_to_json(&self.validators), "timestamp": self.timestamp,
+            "validators": amounts_to_json(&self.validators), "price_operator": self.price_operator,
+            "timestamp": self.timestamp,
             "gas_limit": self.gas_limit, "base_fee": self.base_fee, "min_base_fee": self.min_base_fee,
         })
     }
@@ -101,6 +105,10 @@ impl Genesis {
             params: Arc::new(json.get("params").and_then(params_from_json).ok_or_else(|| fail("params"))?),
             alloc: amounts("alloc")?,
             validators: amounts("validators")?,
+            price_operator: json
+                .get("price_operator")
+                .and_then(|a| a.as_str()?.parse().ok())
+                .ok_or_else(|| fail("price_operator"))?,
             timestamp: number("timestamp")?,
             gas_limit: number("gas_limit")?,
             base_fee: number("base_fee")?,
@@ -121,6 +129,7 @@ impl Genesis {
                 amounts.iter().map(|(&address, &balance)| Account { address, balance }).collect();
             accounts.encode(&mut out);
         }
+        self.price_operator.encode(&mut out);
         for field in [self.timestamp, self.gas_limit, self.base_fee, self.min_base_fee] {
             field.encode(&mut out);
         }
@@ -195,9 +204,17 @@ mod tests {
         let genesis = Genesis { alloc: [(Address::ZERO, 7)].into(), ..genesis };
         let json = genesis.to_json();
         assert_eq!(Genesis::from_json(&json), Ok(genesis.clone()));
-        for key in
-            ["format", "params", "alloc", "validators", "timestamp", "gas_limit", "base_fee", "min_base_fee"]
-        {
+        for key in [
+            "format",
+            "params",
+            "alloc",
+            "validators",
+            "price_operator",
+            "timestamp",
+            "gas_limit",
+            "base_fee",
+            "min_base_fee",
+        ] {
             let mut json = json.clone();
             json.as_object_mut().unwrap().remove(key);
             let error = Genesis::from_json(&json).unwrap_err().to_string();

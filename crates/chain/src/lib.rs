@@ -26,6 +26,8 @@ pub use error::ChainError;
 pub use execute::Proposal;
 pub use genesis::{Genesis, params_from_json, params_to_json};
 pub use opengradient::{HUB, Missing, PRECOMPILE};
-pub use predeploys::{IInferenceTill, IWrappedIso, TILL, TransferWithAuthorization, WISO};
+pub use predeploys::{
+    IInferenceTill, IWorkflowScheduler, IWrappedIso, PRICES, SCHEDULER, TILL, TransferWithAuthorization, WISO,
+};
 pub use sign::{Order, ledger_call, ledger_order};
 pub use store::Store;

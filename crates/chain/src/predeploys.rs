@@ -11,7 +11,14 @@ pub const WISO: Address = address!("0x0000000000000000000000000000000000150b18")
 /// The till of inferences that are paid for by a signature (`InferenceTill.sol`).
 pub const TILL: Address = address!("0x0000000000000000000000000000000000150b19");
 
-const ARTIFACTS: [(Address, &str); 2] = [
+/// Prices that an operator sets (`PriceFeed.sol`).
+pub const PRICES: Address = address!("0x00000000000000000000000000000000000000f5");
+/// Workflows that are run again and again (`WorkflowScheduler.sol`).
+pub const SCHEDULER: Address = address!("0x7179724De4e7FF9271FA40C0337c7f90C0508eF6");
+
+const ARTIFACTS: [(Address, &str); 4] = [
+    (PRICES, include_str!("../../../contracts/artifacts/PriceFeed.json")),
+    (SCHEDULER, include_str!("../../../contracts/artifacts/WorkflowScheduler.json")),
     (WISO, include_str!("../../../contracts/artifacts/WrappedIso.json")),
     (TILL, include_str!("../../../contracts/artifacts/InferenceTill.json")),
 ];
@@ -36,6 +43,13 @@ sol! {
         uint256 validAfter;
         uint256 validBefore;
         bytes32 nonce;
+    }
+
+    /// What programs call of the scheduler of workflows.
+    #[allow(missing_docs)]
+    interface IWorkflowScheduler {
+        function due(uint256 time) external view returns (uint256[] memory numbers);
+        function execute(uint256 number) external;
     }
 
     /// What programs call of the till.

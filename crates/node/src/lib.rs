@@ -12,6 +12,7 @@ mod faucet;
 mod gateway;
 mod hub_api;
 mod json;
+mod keeper;
 mod metrics;
 mod model_hub;
 mod network;

@@ -13,6 +13,7 @@ use isobit_proof::Key;
 use isobit_runtime::{KernelSet, Options};
 
 use crate::broker::Broker;
+use crate::keeper::Keeper;
 use crate::validators::{Blocks, Validators};
 use crate::{Client, Gateway, Honest, Local, ModelHub, NodeError, Run, Till, Worker};
 
@@ -77,6 +78,7 @@ impl Network {
             let gas_money = validators.iter().map(|k| (k.address(), GAS_MONEY));
             let alloc = own.chain(gas_money).chain([(wallet.address(), WALLET)]);
             let mut genesis = Genesis::new(Params::default(), alloc);
+            genesis.price_operator = wallet.address();
             genesis.validators = validators.iter().map(|k| (k.address(), VALIDATOR)).collect();
             write_genesis(dir, &genesis)?;
         }
@@ -186,6 +188,19 @@ impl Network {
         let key = Self::key(&self.dir.join("keys"), "hub", password)?;
         self.fill_up(&key)?;
         ModelHub::open(&self.dir.join("hub"), key)
+    }
+
+    /// Starts to run workflows that are due, from an account that the wallet fills up.
+    pub fn keep(&mut self, password: Option<&str>) -> Result<(), NodeError> {
+        let key = Self::key(&self.dir.join("keys"), "keeper", password)?;
+        self.fill_up(&key)?;
+        let (mut keeper, stop) = (Keeper::new(self.local.clone(), key), self.stop.clone());
+        let thread = std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || keeper.work(&stop))
+            .map_err(|e| NodeError::Store(e.to_string()))?;
+        self.workers.push(thread);
+        Ok(())
     }
 
     /// Starts to have the inferences run that transactions wait for, from an account that the wallet fills up.

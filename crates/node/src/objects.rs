@@ -83,12 +83,16 @@ impl<'a> Client<'a> {
 
     /// Signs an order with the next nonce and hands it in; the order's nonce, gas and price are found here.
     pub(crate) fn send_order(&self, mut order: Order) -> Result<B256, NodeError> {
-        let from = self.key.address();
-        let gas = self.gateway.estimate(from, &order)?;
-        let account = self.gateway.account(from)?;
-        order.nonce = account.nonce;
+        let gas = self.gateway.estimate(self.key.address(), &order)?;
         // What others do before it may make it dearer: the first to do something pays for it.
         order.gas = gas + gas / 2;
+        self.send_with_gas(order)
+    }
+
+    /// The same for an order that says what gas it has.
+    pub(crate) fn send_with_gas(&self, mut order: Order) -> Result<B256, NodeError> {
+        let account = self.gateway.account(self.key.address())?;
+        order.nonce = account.nonce;
         order.tip = TIP;
         order.max_fee_per_gas = 2 * u128::from(account.base_fee) + TIP;
         self.gateway.submit(&order.sign(&self.key, self.params.chain_id).1)

@@ -43,6 +43,9 @@ enum Command {
         /// Coins of an account: ADDRESS=COINS, may be repeated.
         #[arg(long, value_name = "ADDRESS=COINS", value_parser = amount)]
         alloc: Vec<(Address, u128)>,
+        /// Who sets the prices of the chain's feed; nobody unless given.
+        #[arg(long, default_value_t = Address::ZERO, value_name = "ADDRESS")]
+        price_operator: Address,
         /// The chain's id (EIP-155).
         #[arg(long, default_value_t = 1729, value_name = "ID")]
         chain_id: u64,
@@ -65,8 +68,9 @@ fn amount(text: &str) -> Result<(Address, u128), String> {
 
 pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     match args.command {
-        Command::New { out, validators, stake, validator, alloc, chain_id, password } => {
+        Command::New { out, validators, stake, validator, alloc, price_operator, chain_id, password } => {
             let mut genesis = Genesis::new(Params { chain_id, ..Params::default() }, alloc);
+            genesis.price_operator = price_operator;
             genesis.timestamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
             genesis.validators.extend(validator);
             let folders: Vec<PathBuf> =

@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Let anybody make an account of the hub. Only for development networks.
     #[arg(long, requires = "hub")]
     open_sign_up: bool,
+    /// Run workflows of the scheduler that are due. The key keys/keeper.key pays the gas, and the wallet fills it up.
+    #[arg(long)]
+    keeper: bool,
     /// Least time between two blocks, in milliseconds. Wallets expect 300 or more.
     #[arg(long, default_value_t = 300, value_name = "MS")]
     block_time: u64,
@@ -88,6 +91,9 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     };
     let password = password.as_deref().map(String::as_str);
     let mut network = Network::open(&dir, &vec![best; usize::from(nodes)], &blocks, block_time, password)?;
+    if args.keeper {
+        network.keep(password)?;
+    }
     let offers = Offers {
         faucet: args.faucet.then(|| Faucet::new(network.wallet().clone())),
         hub: args.hub.then(|| network.hub(password)).transpose()?.map(|hub| (hub, args.open_sign_up)),
