@@ -97,9 +97,9 @@ fn main() -> ExitCode {
 fn init_logging(verbose: u8) {
     let default = match verbose {
         // The network's own crates speak of every message, and call it an error that nobody is connected yet.
-        0 => "warn,arc_malachitebft_network=off,libp2p=error",
+        0 => "warn,arc_malachitebft_network=off,arc_malachitebft_discovery=off,libp2p=error",
         1 => {
-            "info,arc_malachitebft_network=off,arc_malachitebft_core_consensus=warn,arc_malachitebft_discovery=warn,libp2p=warn"
+            "info,arc_malachitebft_network=off,arc_malachitebft_core_consensus=warn,arc_malachitebft_discovery=off,libp2p=warn"
         }
         2 => "debug,libp2p=info,hyper=info",
         _ => "trace",

@@ -252,6 +252,9 @@ fn from_round_certificate(c: &RoundCertificate<Protocol>) -> RoundCertificateRlp
 
 fn to_round_certificate(c: RoundCertificateRlp) -> Result<RoundCertificate<Protocol>, WireError> {
     let one = |s: &SignedVoteRlp| {
+        if (s.height, s.round) != (c.height, c.round) {
+            return Err(WireError("a vote of a certificate is of another height or round"));
+        }
         let signature = to_signature(&s.signature)?;
         Ok(RoundSignature::new(to_kind(s.kind)?, to_value(s.value), Addr(s.from), signature))
     };

@@ -75,6 +75,15 @@ impl World {
             return;
         }
         let delay = 1 + self.rng.below(self.delay as usize) as u64;
+        // Some travel as bytes, as all do in earnest; not all, as it takes its time.
+        let message = if self.sequence.is_multiple_of(16) {
+            let bytes = message.encode();
+            let read = Message::decode(&bytes).expect("what is written can be read");
+            assert_eq!(read.encode(), bytes);
+            read
+        } else {
+            message
+        };
         self.at(delay, Event::Deliver(to, message.clone()));
         if self.faults && self.rng.below(50) == 0 {
             self.at(delay + 40, Event::Deliver(to, message)); // twice
