@@ -285,6 +285,30 @@ def main():
             wait("catching up", lambda: v.height() == max(o.height() for o in validators))
         row("rolling upgrade: stopped, replaced, started, one by one", f"height {agree(validators, wallet)}")
 
+        # Two processes with one key: sooner or later they contradict each other, and the others see it.
+        liar = validators.pop()
+        liar_address = json.loads(sh(ISOBIT, "--json", "wallet", "address", "--key", f"{liar.folder}/keys/validator.key"))["address"].lower()
+        liar.stop()
+        twin = Validator(6, liar.program, f"{WORK}/twin")
+        shutil.copytree(liar.folder, twin.folder)
+        liar.start()
+        twin.start()
+
+        def listed():
+            out = sh("ip", "netns", "exec", namespace(1), ISOBIT, "--json", "validator", "list", "--url", validators[0].url)
+            return {v["validator"].lower() for v in json.loads(out)}
+
+        sent = 0
+        while liar_address in listed():
+            assert wallet.send(RNG.choice(validators))
+            sent += 1
+            if sent > 60:
+                raise SystemExit("FAILED: nobody was accused")
+        for process in (liar, twin):
+            process.kill()
+        assert wallet.send(validators[0])
+        row("one key in two processes", f"slashed and out after {sent} transfers, height {agree(validators, wallet)}")
+
         for v in validators:
             v.stop()
         roots = set()

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Starts a network in a temporary folder and runs Ethereum's own clients against it. Give the binary; default: a debug build.
+# Starts a network in a temporary folder and runs other people's clients against it. Give the binary; default: a debug build.
+# ISOBIT_UP has more options of `isobit up`, as --validators 4.
 set -euo pipefail
 isobit=$(realpath "${1:-target/debug/isobit}")
 cd "$(dirname "$0")"
@@ -15,7 +16,7 @@ export ISOBIT_URL="http://127.0.0.1:$port" ISOBIT_HOME="$folder"
 export ISOBIT_HUB_PASSWORD="correct horse battery"
 echo "$ISOBIT_HUB_PASSWORD" > "$folder/password"
 "$isobit" hub add-user hub@example.org --password-file "$folder/password" > /dev/null
-"$isobit" up --x402 --hub --keeper --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
+"$isobit" up --x402 --hub --keeper ${ISOBIT_UP:-} --listen "127.0.0.1:$port" > "$folder/log" 2>&1 &
 network=$!
 trap 'kill $network 2>/dev/null; wait $network 2>/dev/null || true; rm -rf "$folder"' EXIT
 for _ in $(seq 100); do

@@ -47,7 +47,10 @@ fn bad(why: &str) -> ChainError {
     ChainError::Refused(format!("not a snapshot of this block: {why}"))
 }
 
-fn read_record(input: &mut dyn Read) -> Result<(u8, Vec<u8>), ChainError> {
+/// A record: its kind and bytes.
+type Record = (u8, Vec<u8>);
+
+fn read_record(input: &mut dyn Read) -> Result<Record, ChainError> {
     let mut head = [0; 5];
     input.read_exact(&mut head).map_err(|_| bad("it is cut short"))?;
     let length = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
@@ -244,7 +247,7 @@ fn read_headers(
     genesis: &Genesis,
     trusted: B256,
     input: &mut dyn Read,
-) -> Result<((u8, Vec<u8>), Vec<Header>), ChainError> {
+) -> Result<(Record, Vec<Header>), ChainError> {
     let mut headers: Vec<Header> = Vec::new();
     let record = loop {
         let record = read_record(input)?;

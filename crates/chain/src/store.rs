@@ -265,6 +265,9 @@ fn get(table: &ReadTable, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError> {
     Ok(table.get(key).map_err(ChainError::store)?.map(|v| v.value().to_vec()))
 }
 
+/// Who hears of rows.
+type Told<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), ChainError> + 'a;
+
 impl View {
     pub(crate) fn row(&self, address: Address) -> Result<Option<Row>, ChainError> {
         get(&self.0.accounts, address.as_slice())?.map(|r| Row::decode(&r)).transpose()
@@ -281,11 +284,7 @@ impl View {
     }
 
     /// Every row of a table of the state, in ascending order of key.
-    pub(crate) fn each(
-        &self,
-        table: Table,
-        told: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), ChainError>,
-    ) -> Result<(), ChainError> {
+    pub(crate) fn each(&self, table: Table, told: &mut Told<'_>) -> Result<(), ChainError> {
         let tables = [(ACCOUNTS, &self.0.accounts), (STORAGE, &self.0.storage), (CODE, &self.0.code)];
         let found = tables.into_iter().find(|(t, _)| t.name() == table.name());
         let (_, rows) = found.ok_or(ChainError::Corrupt("that table is no part of the state"))?;

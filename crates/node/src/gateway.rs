@@ -1,9 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256, U256};
-use alloy_sol_types::SolEvent;
-use isobit_chain::abi::IIsobit::Posted;
+use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_sol_types::{SolCall, SolEvent};
+use isobit_chain::abi::IIsobit::{self, Posted};
 use isobit_chain::{Call, CallError, Chain, ChainError, LEDGER, Order};
 use isobit_hub::BlobStore;
 use isobit_ledger::{Job, Params};
@@ -63,6 +63,19 @@ pub trait Gateway: Send + Sync {
     fn status(&self) -> Result<Status, NodeError>;
     /// Who votes on the next block, and with what weight; nobody in a network of one sequencer.
     fn validators(&self) -> Result<Vec<(Address, u64)>, NodeError>;
+    /// What a job of a model is to be paid with, so that so many nodes can run so many units of cost.
+    fn price(&self, model: B256, cost: u64, replicas: u8) -> Result<u128, NodeError> {
+        let level = isobit_ledger::Level::of(replicas);
+        let call = IIsobit::quoteCall { model, cost, level: level.code(), callbackGas: 0 };
+        let returned = self.eth_call(LEDGER, call.abi_encode().into())?;
+        let value = IIsobit::quoteCall::abi_decode_returns(&returned);
+        value
+            .ok()
+            .and_then(|v| v.try_into().ok())
+            .ok_or_else(|| NodeError::Malformed("the quote is no amount".into()))
+    }
+    /// What a call of a contract returns in the next block.
+    fn eth_call(&self, to: Address, data: Bytes) -> Result<Bytes, NodeError>;
     /// An account.
     fn account(&self, address: Address) -> Result<Account, NodeError>;
     /// The gas that an order of `from` needs, or why it would fail.
@@ -149,6 +162,11 @@ impl Gateway for Local {
 
     fn validators(&self) -> Result<Vec<(Address, u64)>, NodeError> {
         Ok(self.chain.head().validators())
+    }
+
+    fn eth_call(&self, to: Address, data: Bytes) -> Result<Bytes, NodeError> {
+        let request = Call { to: Some(to), data, ..Call::default() };
+        self.chain.head().call(&request).map_err(|e| NodeError::Refused(e.to_string()))
     }
 
     fn account(&self, address: Address) -> Result<Account, NodeError> {

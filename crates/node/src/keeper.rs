@@ -6,10 +6,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{TxKind, U256};
 use alloy_sol_types::SolCall;
-use isobit_chain::{Call, IWorkflowScheduler, Order, SCHEDULER};
+use isobit_chain::{IWorkflowScheduler, Order, SCHEDULER};
 use isobit_proof::Key;
 
-use crate::{Client, Local, NodeError};
+use crate::{Client, Gateway, Local, NodeError};
 
 /// How often it looks.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -50,9 +50,7 @@ impl Keeper {
     fn round(&mut self) -> Result<(), NodeError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let call = IWorkflowScheduler::dueCall { time: U256::from(now) };
-        let request = Call { to: Some(SCHEDULER), data: call.abi_encode().into(), ..Call::default() };
-        let returned =
-            self.local.chain.head().call(&request).map_err(|e| NodeError::Refused(e.to_string()))?;
+        let returned = self.local.eth_call(SCHEDULER, call.abi_encode().into())?;
         let due = IWorkflowScheduler::dueCall::abi_decode_returns(&returned);
         let due = due.map_err(|e| NodeError::Malformed(e.to_string()))?;
         self.sent.retain(|number, at| due.contains(number) && at.elapsed() < PATIENCE);

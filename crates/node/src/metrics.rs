@@ -34,6 +34,7 @@ pub(crate) fn text(local: &Local) -> Result<String, NodeError> {
     gauge("pool_transactions", "Transactions that wait for a block", local.chain.pool_size() as i64);
     gauge("jobs_open", "Jobs in progress", status.jobs as i64);
     gauge("nodes_active", "Nodes that can be drawn", status.active_nodes as i64);
+    gauge("validators", "Who votes on the next block; 0 with one sequencer", head.validators().len() as i64);
     gauge("models", "Models published", status.models as i64);
     let locked = Real::default();
     locked.set(head.balance(LEDGER)? as f64 / 1e18);

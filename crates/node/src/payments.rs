@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256};
 use alloy_sol_types::{Eip712Domain, SolCall, SolStruct, eip712_domain};
-use isobit_chain::{Call, IInferenceTill, IWrappedIso, Order, TILL, TransferWithAuthorization, WISO};
+use isobit_chain::{IInferenceTill, IWrappedIso, Order, TILL, TransferWithAuthorization, WISO};
 use isobit_ledger::Level;
 use isobit_proof::Key;
 use serde::{Deserialize, Serialize};
@@ -111,8 +111,7 @@ fn domain(local: &Local) -> Eip712Domain {
 }
 
 fn view<C: SolCall>(local: &Local, call: &C) -> Result<C::Return, NodeError> {
-    let request = Call { to: Some(WISO), data: call.abi_encode().into(), ..Call::default() };
-    let returned = local.chain.head().call(&request).map_err(|e| NodeError::Refused(e.to_string()))?;
+    let returned = local.eth_call(WISO, call.abi_encode().into())?;
     C::abi_decode_returns(&returned).map_err(|e| NodeError::Malformed(e.to_string()))
 }
 
@@ -326,19 +325,10 @@ impl Till {
     }
 
     /// What an inference of this cost is to be paid with, the callback that gives the rest back included.
-    pub(crate) fn price(local: &Local, cost: u64, level: Level, unit_fee: u128) -> Result<u128, NodeError> {
-        let params = local.params()?;
-        let replicas = level.replicas().unwrap_or(1);
-        let callback = {
-            let call = IInferenceTill::callbackGasCall {};
-            let request = Call { to: Some(TILL), data: call.abi_encode().into(), ..Call::default() };
-            let returned =
-                local.chain.head().call(&request).map_err(|e| NodeError::Refused(e.to_string()))?;
-            IInferenceTill::callbackGasCall::abi_decode_returns(&returned)
-                .map_err(|e| NodeError::Malformed(e.to_string()))?
-        };
-        let inference = params.node_fee(cost).saturating_mul(replicas.into());
-        let owner = unit_fee.saturating_mul(cost.into());
-        Ok(inference.saturating_add(owner).saturating_add(params.callback_fee(callback)))
+    pub(crate) fn price(local: &Local, model: B256, cost: u64, replicas: u8) -> Result<u128, NodeError> {
+        let returned = local.eth_call(TILL, IInferenceTill::callbackGasCall {}.abi_encode().into())?;
+        let gas = IInferenceTill::callbackGasCall::abi_decode_returns(&returned);
+        let gas = gas.map_err(|e| NodeError::Malformed(e.to_string()))?;
+        Ok(local.price(model, cost, replicas)?.saturating_add(local.params()?.callback_fee(gas)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use alloy_primitives::{Address, B256, hex};
+use alloy_primitives::{Address, B256, Bytes, hex};
 use alloy_rlp::Decodable;
 use isobit_chain::Order;
 use isobit_ledger::{Job, Params};
@@ -40,6 +40,10 @@ impl Remote {
         let url = format!("{}{path}", self.url);
         let sent = match body {
             None => self.agent.get(&url).call(),
+            // JSON-RPC servers want to be told that it is JSON.
+            Some(body) if path == "/" => {
+                self.agent.post(&url).header("content-type", "application/json").send(body)
+            }
             Some(body) => self.agent.post(&url).send(body),
         };
         let unreachable = |e: ureq::Error| {
@@ -112,6 +116,17 @@ impl Gateway for Remote {
         });
         let v = self.json(path, Some(body.to_string().as_bytes()))?.unwrap_or_default();
         v.get("gas").and_then(Value::as_u64).ok_or_else(|| self.fail(path, "the answer has no gas"))
+    }
+
+    fn eth_call(&self, to: Address, data: Bytes) -> Result<Bytes, NodeError> {
+        let params = serde_json::json!([{ "to": to, "data": data }, "latest"]);
+        let body = serde_json::json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": params });
+        let v = self.json("/", Some(body.to_string().as_bytes()))?.unwrap_or_default();
+        if let Some(why) = v.pointer("/error/message").and_then(Value::as_str) {
+            return Err(NodeError::Refused(why.to_owned()));
+        }
+        let result = v.get("result").and_then(|r| r.as_str()?.parse().ok());
+        result.ok_or_else(|| self.fail("/", "the answer has no result"))
     }
 
     fn submit(&self, raw: &[u8]) -> Result<B256, NodeError> {

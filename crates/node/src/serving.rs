@@ -144,7 +144,7 @@ impl Serving {
         local: &Local,
         model: B256,
         tensors: &[(String, Tensor)],
-        level: Level,
+        replicas: u8,
     ) -> Result<Requirements, NodeError> {
         let session = self.session(local, &Hash(model.0))?;
         let graph = &session.model().graph;
@@ -155,9 +155,7 @@ impl Serving {
         let in_order =
             in_order.ok_or_else(|| malformed(format!("the model's inputs are {}", names.join(", "))))?;
         let cost = session.known_cost(&in_order).unwrap_or(UNKNOWN_COST);
-        let unit_fee = local.chain.head().models().into_iter().find(|(m, _)| *m == model);
-        let unit_fee = unit_fee.map_or(0, |(_, entry)| entry.unit_fee);
-        Ok(payments::requirements(local, Till::price(local, cost, level, unit_fee)?))
+        Ok(payments::requirements(local, Till::price(local, model, cost, replicas)?))
     }
 
     /// A request, with its payment if it has one.
@@ -178,7 +176,7 @@ impl Serving {
         };
         let level = Level::of(replicas);
         let tensors = inputs(&body)?;
-        let asked = self.price(local, model, &tensors, level)?;
+        let asked = self.price(local, model, &tensors, replicas)?;
         let set = isobit_proof::encode_tensors(tensors.iter().map(|(name, t)| (name.as_str(), t)));
         if set.len() > MAX_INPUTS {
             let length = set.len();

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use isobit_graph::{Model, ModelObject};
 use isobit_ledger::Phase;
 use isobit_node::{Client, Gateway, fetch_model, store_tensors};
+use isobit_runtime::{Options, Session};
 use isobit_tensor::{Hash, Tensor};
 
 use crate::{coins, home, model, output, tensors};
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// Write the outputs to FILE (.npz or .safetensors).
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Only say what it would cost: the cost follows from the model and the inputs' shapes, the fee from the cost.
+    #[arg(long)]
+    quote: bool,
     /// Print the job's id and do not wait.
     #[arg(long)]
     no_wait: bool,
@@ -59,6 +63,9 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         None => tensors::read_inputs(&args.inputs, &model.graph)?,
     };
     let inputs = in_order(&model, inputs)?;
+    if args.quote {
+        return quote(&gateway, address, model, &inputs, args.replicas, json);
+    }
     let client = Client::new(&gateway, args.network.key()?)?;
     let root = store_tensors(&gateway, &inputs)?;
     let id = client.post(address, root, args.seed, args.replicas, args.max_fee)?;
@@ -82,6 +89,33 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     }
     super::job::print(&gateway, &job, args.output.as_deref(), json)?;
     Ok(if job.phase() == Phase::Settled { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What a job would cost at most: units, and the fee that pays for them in full.
+fn quote(
+    gateway: &dyn Gateway,
+    address: Hash,
+    model: Model,
+    inputs: &[(String, Tensor)],
+    replicas: u8,
+    json: bool,
+) -> Result<ExitCode> {
+    let session = Session::load(model, &Options::default().threads(1))?;
+    let tensors: Vec<Tensor> = inputs.iter().map(|(_, t)| t.clone()).collect();
+    let cost = session.known_cost(&tensors);
+    let cost =
+        cost.context("the cost of this model does not follow from the inputs' shapes alone; give --max-fee")?;
+    let fee = gateway.price(B256::from(address.0), cost, replicas)?;
+    if json {
+        output::json(&serde_json::json!({
+            "model": B256::from(address.0), "cost": cost, "replicas": replicas, "fee": fee.to_string(),
+        }));
+    } else {
+        let units = output::thousands(cost);
+        output::line(&format!("cost  {units} units, {replicas} nodes"));
+        output::line(&format!("fee   {}", coins::text(fee)));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The model by address, name or file.

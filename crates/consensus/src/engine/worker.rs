@@ -51,6 +51,8 @@ pub(super) struct Worker {
     block_time: Duration,
     /// When the last block was decided.
     last_block: Instant,
+    /// Since when there is something for the next one.
+    work_since: Option<Instant>,
     /// Who was asked for blocks, and when.
     asked: Option<(PeerId, Instant)>,
     next_status: Instant,
@@ -118,6 +120,7 @@ impl Worker {
             },
             block_time: config.block_time,
             last_block: now,
+            work_since: None,
             asked: None,
             next_status: now,
             repeated: 0,
@@ -146,8 +149,9 @@ impl Worker {
             }
             self.elapse()?;
             if self.validator.height() > height {
-                self.last_block = Instant::now();
+                (self.last_block, self.work_since) = (Instant::now(), None);
             }
+            self.see_work();
             if self.is_due() {
                 self.validator.proceed(&mut self.hands)?;
             }
@@ -164,10 +168,18 @@ impl Worker {
         timers.chain([self.next_status]).chain(block).min().unwrap_or(self.next_status)
     }
 
-    /// When the next block is due, if there is anything to be in it.
+    fn see_work(&mut self) {
+        if self.validator.rests() && self.validator.chain().due_in() == Some(Duration::ZERO) {
+            self.work_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// When the next block is due, if there is anything to be in it: a block time after the last one, and after a transaction's
+    /// arrival, as wallets believe for so long what they have read.
     fn next_block(&self) -> Option<Instant> {
         let wait = self.validator.chain().due_in()?;
-        Some(self.last_block + wait.max(self.block_time))
+        let since = self.work_since.map_or(self.last_block, |since| since.max(self.last_block));
+        Some((self.last_block + wait).max(since + self.block_time))
     }
 
     fn is_due(&self) -> bool {
