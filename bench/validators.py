@@ -121,7 +121,7 @@ class Wallet:
         if out.returncode == 0:
             self.accepted.append(to)
         else:
-            print(out.stdout, out.stderr)
+            print(out.stdout, out.stderr, file=sys.stderr)
         return out.returncode == 0
 
 
