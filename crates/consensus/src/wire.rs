@@ -202,9 +202,18 @@ fn signer(from: Addr, signature: &SignatureBytes) -> SignerRlp {
     SignerRlp { from: from.0, signature: Bytes::copy_from_slice(signature) }
 }
 
+fn certificate(
+    height: Height,
+    round: Round,
+    value: BlockId,
+    signers: impl Iterator<Item = SignerRlp>,
+) -> CertificateRlp {
+    CertificateRlp { height: height.0, round: from_round(round), value: value.0, signers: signers.collect() }
+}
+
 fn from_polka(c: &PolkaCertificate<Protocol>) -> CertificateRlp {
-    let signers = c.polka_signatures.iter().map(|s| signer(s.address, &s.signature)).collect();
-    CertificateRlp { height: c.height.0, round: from_round(c.round), value: c.value_id.0, signers }
+    let signers = c.polka_signatures.iter().map(|s| signer(s.address, &s.signature));
+    certificate(c.height, c.round, c.value_id, signers)
 }
 
 fn to_polka(c: CertificateRlp) -> Result<PolkaCertificate<Protocol>, WireError> {
@@ -218,8 +227,8 @@ fn to_polka(c: CertificateRlp) -> Result<PolkaCertificate<Protocol>, WireError> 
 }
 
 fn from_commit(c: &ExtendedCommitCertificate<Protocol>) -> CertificateRlp {
-    let signers = c.commit_signatures.iter().map(|s| signer(s.address, &s.signature)).collect();
-    CertificateRlp { height: c.height.0, round: from_round(c.round), value: c.value_id.0, signers }
+    let signers = c.commit_signatures.iter().map(|s| signer(s.address, &s.signature));
+    certificate(c.height, c.round, c.value_id, signers)
 }
 
 fn to_commit(c: CertificateRlp) -> Result<ExtendedCommitCertificate<Protocol>, WireError> {

@@ -244,7 +244,7 @@ impl Incoming {
                     });
                     match blocks {
                         Ok(blocks) => self.tell(In::Answer(peer, blocks)),
-                        Err(e) => tracing::warn!("{peer}: {e}"),
+                        Err(e) => tracing::debug!("{peer}: {e}"),
                     }
                 }
                 _ => {}
@@ -263,7 +263,7 @@ impl Incoming {
                     self.tell(In::Wake);
                 }
             }
-            Err(e) => tracing::warn!("{peer}: {e}"),
+            Err(e) => tracing::debug!("{peer}: {e}"),
         }
     }
 
