@@ -36,6 +36,8 @@ pub struct Head {
     /// Its hash.
     pub hash: B256,
     pub(crate) view: View,
+    /// Whether the last block has posted a job, once somebody has asked.
+    has_posted: OnceLock<bool>,
 }
 
 /// An account with its Merkle proof and those of some of its slots.
@@ -125,6 +127,12 @@ impl Head {
     /// Whether the end of the next block has something to do though nobody sends a transaction.
     pub fn is_busy(&self) -> bool {
         self.view.ledger(&self.genesis.params).is_busy()
+    }
+
+    /// Whether a job was posted in the last block: its nodes are drawn at the end of the next one.
+    fn has_posted(&self) -> bool {
+        let posted = |job: &Job| job.posted == self.header.number;
+        *self.has_posted.get_or_init(|| self.is_busy() && self.jobs().iter().any(posted))
     }
 
     /// A job in progress.
@@ -521,7 +529,8 @@ impl Drop for Chain {
 fn read_head(store: &Arc<Store>, genesis: &Arc<Genesis>) -> Result<Head, ChainError> {
     let number = store.head()?.ok_or(ChainError::Corrupt("there is no head"))?;
     let header = store.header(number)?.ok_or(ChainError::Corrupt("the head's header is missing"))?;
-    Ok(Head { genesis: genesis.clone(), hash: header.hash_slow(), header, view: store.view()? })
+    let (genesis, hash) = (genesis.clone(), header.hash_slow());
+    Ok(Head { genesis, hash, header, view: store.view()?, has_posted: OnceLock::new() })
 }
 
 impl Inner {
@@ -539,12 +548,11 @@ impl Inner {
         if !self.candidates().is_empty() {
             return Some(Duration::ZERO);
         }
-        // Nodes are drawn for a job in the block after it was posted: it is not waited for.
-        let (busy, number) = (self.head.is_busy(), self.head.header.number);
-        if busy && self.head.jobs().iter().any(|j| j.posted == number) {
+        // The draw is not waited for.
+        if self.head.has_posted() {
             return Some(Duration::ZERO);
         }
-        busy.then_some(IDLE_BLOCK)
+        self.head.is_busy().then_some(IDLE_BLOCK)
     }
 
     /// Those that have waited for an inference for too long.

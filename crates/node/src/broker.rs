@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use alloy_primitives::B256;
 use isobit_chain::Missing;
-use isobit_ledger::Action;
+use isobit_ledger::{Action, Inputs, Level};
 use isobit_proof::Key;
-use isobit_tensor::Hash;
 
 use crate::objects::encoded_tensors;
 use crate::{Client, Gateway, Local, NodeError, store_tensors};
@@ -57,19 +56,36 @@ impl Broker {
             self.jobs.remove(&key);
             self.provide(id)?;
         }
+        // All are sent before any is waited for: they may be in one block.
+        let client = Client::new(&self.local, self.key.clone())?;
+        let mut sent = BTreeMap::new();
         while let Some(missing) = self.waiting.pop() {
             let key = (missing.model, missing.inputs);
-            if self.jobs.contains_key(&key) || self.has_answer(&missing)? {
+            if self.jobs.contains_key(&key) || sent.contains_key(&key) || self.has_answer(&missing)? {
                 continue;
             }
-            if self.jobs.len() >= MAX_JOBS {
+            if self.jobs.len() + sent.len() >= MAX_JOBS {
                 continue; // it is told again, as its transaction still waits
             }
             let set = isobit_proof::decode_tensors(&missing.tensors);
             let inputs = store_tensors(&self.local, &set.map_err(|e| NodeError::Malformed(e.to_string()))?)?;
-            let client = Client::new(&self.local, self.key.clone())?;
-            let id = client.post(Hash(missing.model.0), inputs, 0, 1, self.max_fee)?;
-            self.jobs.insert(key, id);
+            let post = Action::Post {
+                model: missing.model,
+                inputs: Inputs::Root(B256::from(inputs.0)),
+                seed: 0,
+                level: Level::Signed,
+                max_fee: self.max_fee,
+                deadline: 0,
+                callback_gas: 0,
+            };
+            sent.insert(key, client.send(&post)?);
+        }
+        for (key, transaction) in sent {
+            match client.wait_for(transaction).and_then(|_| self.local.posted_by(transaction)) {
+                Ok(job) => drop(self.jobs.insert(key, job)),
+                Err(NodeError::Stopping) => return Err(NodeError::Stopping),
+                Err(e) => tracing::warn!("an inference for a waiting transaction: {e}"), // it is told again
+            }
         }
         Ok(())
     }

@@ -141,6 +141,17 @@ impl Local {
     }
 }
 
+impl Local {
+    /// The job that a transaction in a block has posted, itself or through a contract.
+    pub(crate) fn posted_by(&self, transaction: B256) -> Result<B256, NodeError> {
+        let absent = || NodeError::absent("the job of transaction", transaction);
+        let receipt = self.chain.receipt(self.chain.store().tx(transaction)?.ok_or_else(absent)?)?;
+        let logs = receipt.iter().flat_map(|r| r.logs().iter()).filter(|l| l.address == LEDGER);
+        let posted = logs.filter_map(|l| Posted::decode_log_data(&l.data).ok()).next();
+        posted.map(|p| p.job).ok_or_else(absent)
+    }
+}
+
 impl Gateway for Local {
     fn params(&self) -> Result<Params, NodeError> {
         Ok((*self.chain.genesis().params).clone())

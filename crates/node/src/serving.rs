@@ -8,10 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alloy_primitives::B256;
-use alloy_sol_types::SolEvent;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use isobit_chain::{IInferenceTill, TILL};
 use isobit_ledger::{Job, Level};
 use isobit_runtime::{Options, Session};
 use isobit_tensor::{DType, Hash, Tensor};
@@ -201,19 +199,10 @@ impl Serving {
             }
         };
         let hash = self.till.request(local, &checked, model, set.into(), level)?;
-        let job = self.job(local, hash)?;
+        let job = local.posted_by(hash)?;
         let client_key = isobit_proof::Key::generate(); // it only waits
         let job = Client::new(local, client_key)?.wait(job, PATIENCE)?;
         answer(local, name, &job, payments::settled(local, &checked, hash))
-    }
-
-    /// The job that a transaction of the till has posted.
-    fn job(&self, local: &Local, hash: B256) -> Result<B256, NodeError> {
-        let place = local.chain.store().tx(hash)?.ok_or_else(|| NodeError::absent("transaction", hash))?;
-        let receipt = local.chain.receipt(place)?;
-        let logs = receipt.iter().flat_map(|r| r.logs().iter()).filter(|l| l.address == TILL);
-        let paid = logs.filter_map(|l| IInferenceTill::Paid::decode_log_data(&l.data).ok()).next();
-        paid.map(|p| p.job).ok_or_else(|| NodeError::absent("the job of transaction", hash))
     }
 }
 
