@@ -251,7 +251,7 @@ impl Validator {
 
     /// A message from another validator.
     pub fn receive(&mut self, message: Message, effects: &mut dyn Effects) -> Result<(), ChainError> {
-        if message.height() == self.height() {
+        if self.rests && message.height() == self.height() && self.is_members_word(&message)? {
             self.begin_next()?;
         }
         match message {
@@ -277,6 +277,25 @@ impl Validator {
             }
         }
         self.run(effects)
+    }
+
+    /// Whether a message is reason enough to begin with a height: a member's, or votes that decided it. Otherwise anybody could
+    /// have blocks made of nothing.
+    fn is_members_word(&self, message: &Message) -> Result<bool, ChainError> {
+        let chain_id = self.protocol.chain_id;
+        let (digest, signature, by) = match message {
+            Message::Consensus(SignedConsensusMsg::Vote(v)) | Message::Liveness(LivenessMsg::Vote(v)) => {
+                (v.message.ballot().digest(chain_id), &v.signature, v.message.from)
+            }
+            Message::Consensus(SignedConsensusMsg::Proposal(p)) => {
+                (p.message.ballot().digest(chain_id), &p.signature, p.message.from)
+            }
+            Message::Offer(offer) => (offer.digest(chain_id), &offer.signature, offer.proposer),
+            Message::Liveness(_) => return Ok(false),
+            Message::Decided { .. } => return Ok(true),
+        };
+        let is_member = Members::after(&self.chain.head())?.get_by_address(&by).is_some();
+        Ok(is_member && is_signed(digest, signature, by.0))
     }
 
     /// A timer that it had set.

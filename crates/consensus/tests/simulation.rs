@@ -153,8 +153,9 @@ impl Effects for Hands<'_> {
         self.world.evidence.entry((self.me, first.ballot.validator)).or_insert((first, second));
     }
 
+    /// Half of the time it rests, until a message or the clock wakes it.
     fn goes_on(&mut self, _: u64) -> bool {
-        true
+        self.world.rng.below(2) == 0
     }
 }
 
@@ -378,6 +379,10 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
             Event::Status(i) => {
                 world.at(500, Event::Status(i));
                 if !world.down[i] {
+                    let mut hands =
+                        Hands { world: &mut world, me: i, n, life: None, dead: false, liar: None };
+                    let went_on = validators[i].proceed(&mut hands);
+                    went_on.unwrap_or_else(|e| panic!("seed {seed}: validator {i}: {e}"));
                     let behind = validators[i].height();
                     // Everybody who has it sends it; what is lost is asked for again.
                     for from in (0..n).filter(|&from| from != i && !world.down[from]).collect::<Vec<_>>() {
