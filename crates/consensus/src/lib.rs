@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod book;
 mod disk;
 #[cfg(feature = "network")]
 mod engine;

@@ -18,10 +18,9 @@ use isobit_chain::{Block, Built, Chain, ChainError};
 use isobit_ledger::{SignedBallot, is_signed};
 use isobit_proof::Key;
 
+use crate::book::Book;
 use crate::disk::Disk;
-use crate::types::{
-    Addr, BlockId, Height, Members, Proposal, Protocol, SignatureBytes, Vote, offer_digest, sign,
-};
+use crate::types::{Addr, BlockId, Height, Members, Protocol, SignatureBytes, Vote, offer_digest, sign};
 
 /// How many inputs of later heights are kept, and how many of one height.
 const QUEUE: (usize, usize) = (10, 1_000);
@@ -135,6 +134,7 @@ pub struct Validator {
     disk: Disk,
     state: State<Protocol>,
     blocks: BTreeMap<BlockId, Known>,
+    book: Book,
     inputs: VecDeque<Input<Protocol>>,
     /// The last height is over, and the next one has not begun.
     rests: bool,
@@ -167,8 +167,8 @@ impl Validator {
         let protocol = Protocol { chain_id: chain.genesis().params.chain_id };
         let head = chain.head();
         let state = new_state(protocol, &key, &Members::after(&head)?, head.header.number + 1);
-        let (blocks, inputs) = (BTreeMap::new(), VecDeque::new());
-        Ok(Self { protocol, key, chain, disk, state, blocks, inputs, rests: false })
+        let (blocks, inputs, book) = (BTreeMap::new(), VecDeque::new(), Book::default());
+        Ok(Self { protocol, key, chain, disk, state, blocks, book, inputs, rests: false })
     }
 
     /// Its address.
@@ -254,6 +254,7 @@ impl Validator {
         if self.rests && message.height() == self.height() && self.is_members_word(&message)? {
             self.begin_next()?;
         }
+        self.see_late(&message, effects)?;
         match message {
             Message::Consensus(SignedConsensusMsg::Vote(vote)) => self.inputs.push_back(Input::Vote(vote)),
             Message::Consensus(SignedConsensusMsg::Proposal(p)) => self.inputs.push_back(Input::Proposal(p)),
@@ -279,23 +280,33 @@ impl Validator {
         self.run(effects)
     }
 
+    /// What is said of a height that is decided is of no use to the core, and may contradict what was said in time.
+    fn see_late(&mut self, message: &Message, effects: &mut dyn Effects) -> Result<(), ChainError> {
+        let decided = self.height() - 1;
+        let Some(signed) = ballot_of(message).filter(|s| s.ballot.height <= decided) else { return Ok(()) };
+        let b = &signed.ballot;
+        let is_good = Book::covers(b.height, b.round, decided) && signed.is_valid(self.protocol.chain_id);
+        let votes = is_good && self.chain.head().node(b.validator).is_some_and(|n| n.validates);
+        if let Some(first) = votes.then(|| self.book.see(signed, decided)).flatten() {
+            effects.evidence(first, signed);
+        }
+        Ok(())
+    }
+
     /// Whether a message is reason enough to begin with a height: a member's, or votes that decided it. Otherwise anybody could
     /// have blocks made of nothing.
     fn is_members_word(&self, message: &Message) -> Result<bool, ChainError> {
         let chain_id = self.protocol.chain_id;
-        let (digest, signature, by) = match message {
-            Message::Consensus(SignedConsensusMsg::Vote(v)) | Message::Liveness(LivenessMsg::Vote(v)) => {
-                (v.message.ballot().digest(chain_id), &v.signature, v.message.from)
+        let (by, is_signed) = match (ballot_of(message), message) {
+            (Some(signed), _) => (Addr(signed.ballot.validator), signed.is_valid(chain_id)),
+            (None, Message::Offer(offer)) => {
+                let digest = offer.digest(chain_id);
+                (offer.proposer, is_signed(digest, &offer.signature, offer.proposer.0))
             }
-            Message::Consensus(SignedConsensusMsg::Proposal(p)) => {
-                (p.message.ballot().digest(chain_id), &p.signature, p.message.from)
-            }
-            Message::Offer(offer) => (offer.digest(chain_id), &offer.signature, offer.proposer),
-            Message::Liveness(_) => return Ok(false),
-            Message::Decided { .. } => return Ok(true),
+            (None, Message::Decided { .. }) => return Ok(true),
+            (None, _) => return Ok(false),
         };
-        let is_member = Members::after(&self.chain.head())?.get_by_address(&by).is_some();
-        Ok(is_member && is_signed(digest, signature, by.0))
+        Ok(is_signed && Members::after(&self.chain.head())?.get_by_address(&by).is_some())
     }
 
     /// A timer that it had set.
@@ -350,8 +361,9 @@ impl Validator {
             if !effects.lives() {
                 break;
             }
-            let Self { protocol, key, chain, disk, state, blocks, inputs, rests } = self;
-            let mut worker = Worker { protocol: *protocol, key, chain, disk, blocks, inputs, rests, effects };
+            let Self { protocol, key, chain, disk, state, blocks, book, inputs, rests } = self;
+            let mut worker =
+                Worker { protocol: *protocol, key, chain, disk, blocks, book, inputs, rests, effects };
             let done: Result<(), Error<Protocol>> = process!(
                 input: input,
                 state: state,
@@ -378,6 +390,7 @@ struct Worker<'a> {
     chain: &'a Chain,
     disk: &'a mut Disk,
     blocks: &'a mut BTreeMap<BlockId, Known>,
+    book: &'a mut Book,
     rests: &'a mut bool,
     inputs: &'a mut VecDeque<Input<Protocol>>,
     effects: &'a mut dyn Effects,
@@ -403,7 +416,11 @@ impl Worker<'_> {
                     ConsensusMsg::Proposal(proposal) => proposal.ballot(),
                 };
                 let signed = SignedBallot { ballot, signature: message.signature };
-                r.resume_with(ballot.validator == by.0 && signed.is_valid(chain_id))
+                let is_good = ballot.validator == by.0 && signed.is_valid(chain_id);
+                if is_good && let Some(first) = self.book.see(signed, self.chain.head().header.number) {
+                    self.effects.evidence(first, signed);
+                }
+                r.resume_with(is_good)
             }
             Effect::VerifyCommitCertificate(c, members, thresholds, r) => {
                 let votes = c.commit_signatures.iter().map(|s| {
@@ -492,25 +509,7 @@ impl Worker<'_> {
             }
             Effect::WalAppend(height, input, _) => self.disk.append(height.0, &input),
             Effect::Decide(certificate, extensions, _) => self.decide(certificate, extensions)?,
-            Effect::Finalize(certificate, _, evidence, _) => {
-                for (_, pairs) in &evidence.votes {
-                    for (a, b) in pairs {
-                        let signed = |v: &SignedMessage<Protocol, Vote>| SignedBallot {
-                            ballot: v.message.ballot(),
-                            signature: v.signature,
-                        };
-                        self.effects.evidence(signed(a), signed(b));
-                    }
-                }
-                for (_, pairs) in &evidence.proposals {
-                    for (a, b) in pairs {
-                        let signed = |p: &SignedMessage<Protocol, Proposal>| SignedBallot {
-                            ballot: p.message.ballot(),
-                            signature: p.signature,
-                        };
-                        self.effects.evidence(signed(a), signed(b));
-                    }
-                }
+            Effect::Finalize(certificate, ..) => {
                 let next = certificate.height.0 + 1;
                 if self.effects.goes_on(next) {
                     let members = Members::after(&self.chain.head())?;
@@ -634,7 +633,21 @@ impl Worker<'_> {
             self.chain.commit(&built)?;
         }
         self.blocks.clear();
+        self.book.forget(height);
         Ok(())
+    }
+}
+
+/// The ballot in a message, if it is one.
+fn ballot_of(message: &Message) -> Option<SignedBallot> {
+    match message {
+        Message::Consensus(SignedConsensusMsg::Vote(v)) | Message::Liveness(LivenessMsg::Vote(v)) => {
+            Some(SignedBallot { ballot: v.message.ballot(), signature: v.signature })
+        }
+        Message::Consensus(SignedConsensusMsg::Proposal(p)) => {
+            Some(SignedBallot { ballot: p.message.ballot(), signature: p.signature })
+        }
+        _ => None,
     }
 }
 

@@ -9,8 +9,8 @@ use alloy_primitives::{B256, Bytes};
 use arc_malachitebft_metrics::{Registry, SharedRegistry};
 use arc_malachitebft_network::handle::{CtrlHandle, RecvHandle};
 use arc_malachitebft_network::{
-    Channel, ChannelNames, DiscoveryConfig, Event, GossipSubConfig, Keypair, NetworkIdentity, PeerId,
-    ProtocolNames, PubSubMaxSizePerTopic, PubSubProtocol, TransportProtocol,
+    Channel, ChannelNames, DiscoveryConfig, Event, GossipSubConfig, Keypair, Multiaddr, NetworkIdentity,
+    PeerId, ProtocolNames, PubSubMaxSizePerTopic, PubSubProtocol, TransportProtocol,
 };
 use arc_malachitebft_sync::RawMessage;
 use isobit_chain::{Chain, ChainError};
@@ -46,10 +46,12 @@ impl std::fmt::Debug for PeerKey {
 }
 
 impl PeerKey {
-    /// The key that belongs to a validator's: always the same, and of no use for signing blocks. It comes of a signature that is
-    /// made for nothing else.
-    pub fn of(key: &Key) -> Self {
-        let signature = key.sign(B256::from(Hash::of(b"isobit: the key of my connections").0));
+    /// The key that belongs to a validator's at an address: always the same, and of no use for signing blocks. It comes of a
+    /// signature that is made for nothing else. (Two processes with one key must not look like one: they would not be seen
+    /// contradicting each other.)
+    pub fn of(key: &Key, listen: &Multiaddr) -> Self {
+        let what = format!("isobit: the key of my connections at {listen}");
+        let signature = key.sign(B256::from(Hash::of(what.as_bytes()).0));
         let seed = Hash::of(&signature.as_bytes());
         Self(Keypair::ed25519_from_bytes(seed.0).expect("any 32 bytes are a key"))
     }
@@ -145,7 +147,8 @@ impl Carrier {
             .build()
             .map_err(ChainError::store)?;
         let address = key.address().to_string();
-        let identity = NetworkIdentity::new(address.clone(), PeerKey::of(key).0, Some(address));
+        let identity =
+            NetworkIdentity::new(address.clone(), PeerKey::of(key, &config.listen).0, Some(address));
         let registry = SharedRegistry::new(Registry::default(), None);
         let settings = settings(chain, config);
         let spawned = arc_malachitebft_network::spawn(identity, settings, registry);
@@ -180,6 +183,8 @@ fn settings(chain: &Chain, config: &Config) -> arc_malachitebft_network::Config 
         enabled: false,
         max_connections_per_ip: 64,
         ip_throttle_duration: Duration::ZERO,
+        // Each failure would be waited for longer; a peer that we were told of is tried every second or two instead.
+        dial_max_retries: 1,
         ..DiscoveryConfig::default()
     };
     arc_malachitebft_network::Config {
