@@ -1,6 +1,7 @@
 //! What carries messages: libp2p by Malachite's network crate. Gossip for what everybody should hear, requests for decided
 //! blocks. Who is connected proves nothing: whatever counts is signed by a validator.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -224,15 +225,17 @@ struct Incoming {
 
 impl Incoming {
     async fn listen(self, mut receiver: RecvHandle) {
+        // Who speaks another protocol is disconnected without having been connected.
+        let mut connected = BTreeSet::new();
         while let Some(event) = receiver.recv().await {
             match event {
                 Event::Listening(address) => tracing::info!("listening on {address}"),
                 Event::PeerConnected(peer) => {
-                    self.peers.fetch_add(1, Ordering::Relaxed);
+                    connected.insert(peer);
                     tracing::info!("connected with {peer}");
                 }
                 Event::PeerDisconnected(peer) => {
-                    self.peers.fetch_sub(1, Ordering::Relaxed);
+                    connected.remove(&peer);
                     tracing::info!("no longer connected with {peer}");
                 }
                 Event::ConsensusMessage(_, peer, _, bytes) | Event::LivenessMessage(_, peer, bytes) => {
@@ -254,6 +257,7 @@ impl Incoming {
                 }
                 _ => {}
             }
+            self.peers.store(connected.len(), Ordering::Relaxed);
         }
     }
 
