@@ -198,6 +198,7 @@ impl Validator {
     pub fn start(&mut self, effects: &mut dyn Effects) -> Result<(), ChainError> {
         self.disk.reopen()?;
         self.inputs.clear();
+        self.book = Book::default();
         self.finish_decided()?;
         let head = self.chain.head();
         let height = head.header.number + 1;
@@ -286,7 +287,9 @@ impl Validator {
         let Some(signed) = ballot_of(message).filter(|s| s.ballot.height <= decided) else { return Ok(()) };
         let b = &signed.ballot;
         let is_good = Book::covers(b.height, b.round, decided) && signed.is_valid(self.protocol.chain_id);
-        let votes = is_good && self.chain.head().node(b.validator).is_some_and(|n| n.validates);
+        let votes = is_good
+            && b.validator != self.key.address()
+            && self.chain.head().node(b.validator).is_some_and(|n| n.validates);
         if let Some(first) = votes.then(|| self.book.see(signed, decided)).flatten() {
             effects.evidence(first, signed);
         }
@@ -417,7 +420,10 @@ impl Worker<'_> {
                 };
                 let signed = SignedBallot { ballot, signature: message.signature };
                 let is_good = ballot.validator == by.0 && signed.is_valid(chain_id);
-                if is_good && let Some(first) = self.book.see(signed, self.chain.head().header.number) {
+                // Its own word is verified before it is said, and may never be.
+                let seen = is_good && by.0 != self.key.address();
+                let decided = self.chain.head().header.number;
+                if let Some(first) = seen.then(|| self.book.see(signed, decided)).flatten() {
                     self.effects.evidence(first, signed);
                 }
                 r.resume_with(is_good)
