@@ -103,7 +103,7 @@ fn random_action(w: &World, rng: &mut Rng) -> (usize, Action) {
 /// and every end of a block.
 #[test]
 fn coins_are_conserved_and_every_job_ends() {
-    let (seeds, actions) = (300, 1000);
+    let (seeds, actions) = (330, 1000);
     let (mut accepted, mut refused, mut callbacks, mut accused) = (0, 0, 0, 0);
     let mut reached = std::collections::BTreeMap::<String, usize>::new();
     for seed in 0..seeds {
@@ -162,7 +162,7 @@ fn coins_are_conserved_and_every_job_ends() {
     }
     // The play is worth something only if it gets everywhere.
     println!("{accepted} accepted, {refused} refused, {accused} accused, {reached:?}");
-    assert!(accepted > 60_000 && accused > 30 && refused > 10_000 && callbacks > 1_000);
+    assert!(accepted > 80_000 && accused > 30 && refused > 10_000 && callbacks > 1_000);
     for kind in ["Settled in round 0", "Settled in round 1", "Refunded in round 0", "Refunded in round 1"] {
         assert!(reached.get(kind).is_some_and(|&n| n >= 50), "{kind}: {reached:?}");
     }
