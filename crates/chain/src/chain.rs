@@ -135,6 +135,11 @@ impl Head {
         *self.has_posted.get_or_init(|| self.is_busy() && self.jobs().iter().any(posted))
     }
 
+    /// A published model.
+    pub fn model(&self, id: B256) -> Option<ModelEntry> {
+        self.view.ledger(&self.genesis.params).model(id)
+    }
+
     /// A job in progress.
     pub fn job(&self, id: B256) -> Option<Job> {
         self.view.ledger(&self.genesis.params).job(id)
@@ -534,22 +539,32 @@ fn read_head(store: &Arc<Store>, genesis: &Arc<Genesis>) -> Result<Head, ChainEr
 }
 
 impl Inner {
+    fn next_nonce(&self, sender: Address) -> u64 {
+        self.head.nonce(sender).unwrap_or(0)
+    }
+
+    /// Whether a transaction waits for an inference, and cannot be in the next block.
+    fn is_held(&self, hash: B256) -> bool {
+        let number = self.head.header.number;
+        let waits = |(since, at): &(Instant, u64)| *at == number && since.elapsed() <= PATIENCE;
+        self.held.get(&hash).is_some_and(waits)
+    }
+
     fn candidates(&self) -> Vec<Recovered<TxEnvelope>> {
         let head = &self.head;
-        let next = |sender| head.nonce(sender).unwrap_or(0);
-        let number = head.header.number;
-        let waits = |(since, at): &(Instant, u64)| *at == number && since.elapsed() <= PATIENCE;
-        let is_held = |hash| self.held.get(&hash).is_some_and(waits);
-        self.pool.best(head.genesis.gas_limit, head.next_base_fee(), next, is_held)
+        let (limit, base_fee) = (head.genesis.gas_limit, head.next_base_fee());
+        self.pool.best(limit, base_fee, |sender| self.next_nonce(sender), |hash| self.is_held(hash))
+    }
+
+    fn has_candidates(&self) -> bool {
+        let base_fee = self.head.next_base_fee();
+        self.pool.has_any(base_fee, |sender| self.next_nonce(sender), |hash| self.is_held(hash))
     }
 
     /// How long after the last block the next one is due, if at all.
     fn due_in(&self) -> Option<Duration> {
-        if !self.candidates().is_empty() {
-            return Some(Duration::ZERO);
-        }
         // The draw is not waited for.
-        if self.head.has_posted() {
+        if self.has_candidates() || self.head.has_posted() {
             return Some(Duration::ZERO);
         }
         self.head.is_busy().then_some(IDLE_BLOCK)

@@ -203,7 +203,7 @@ pub(crate) fn genesis_block(genesis: &Genesis, view: &View) -> Result<Built, Cha
     let stub = Bytes::from_static(&[0xfe]);
     let precompiles = [LEDGER, opengradient::HUB, opengradient::PRECOMPILE].map(|a| (a, stub.clone()));
     let mut changes = Changes::default();
-    for (address, code) in precompiles.into_iter().chain(predeploys::all()?) {
+    for (address, code) in precompiles.into_iter().chain(predeploys::all().iter().cloned()) {
         let balance = genesis.alloc.get(&address).copied().unwrap_or(0);
         let hash = keccak256(&code);
         changes.code.insert(hash, code);

@@ -133,7 +133,7 @@ impl Genesis {
         for field in [self.timestamp, self.gas_limit, self.base_fee, self.min_base_fee] {
             field.encode(&mut out);
         }
-        for (_, code) in crate::predeploys::all().unwrap_or_default() {
+        for (_, code) in crate::predeploys::all() {
             code.encode(&mut out);
         }
         keccak256(out)

@@ -195,6 +195,29 @@ impl Pool {
         over
     }
 
+    /// What a sender's transaction with this nonce would be taken by: its tip, if it can be in the next block.
+    fn place(
+        &self,
+        sender: Address,
+        nonce: u64,
+        base_fee: u64,
+        is_held: &impl Fn(B256) -> bool,
+    ) -> Option<(u128, Address, u64)> {
+        let tx = self.senders.get(&sender)?.get(&nonce)?;
+        let tip = tx.effective_tip_per_gas(base_fee)?;
+        (!is_held(*tx.inner().hash())).then_some((tip, sender, nonce))
+    }
+
+    /// Whether [`Pool::best`] has any: every transaction that was taken in fits an empty block.
+    pub(crate) fn has_any(
+        &self,
+        base_fee: u64,
+        next_nonce: impl Fn(Address) -> u64,
+        is_held: impl Fn(B256) -> bool,
+    ) -> bool {
+        self.senders.keys().any(|&s| self.place(s, next_nonce(s), base_fee, &is_held).is_some())
+    }
+
     /// Transactions that can be in the next block, the better paid first, each sender's in order.
     pub(crate) fn best(
         &self,
@@ -203,11 +226,7 @@ impl Pool {
         next_nonce: impl Fn(Address) -> u64,
         is_held: impl Fn(B256) -> bool,
     ) -> Vec<Tx> {
-        let head = |sender: Address, nonce: u64| {
-            let tx = self.senders.get(&sender)?.get(&nonce)?;
-            let tip = tx.effective_tip_per_gas(base_fee)?;
-            (!is_held(*tx.inner().hash())).then_some((tip, sender, nonce))
-        };
+        let head = |sender: Address, nonce: u64| self.place(sender, nonce, base_fee, &is_held);
         let mut heads: BTreeSet<(u128, Address, u64)> =
             self.senders.keys().filter_map(|&s| head(s, next_nonce(s))).collect();
         let (mut gas, mut best) = (0u64, Vec::new());

@@ -1,10 +1,10 @@
 //! Contracts that every chain has from its first block on. Their sources are in `contracts/src`, what they compile to beside them.
 
+use std::sync::LazyLock;
+
 use alloy_primitives::{Address, Bytes, address, hex};
 use alloy_sol_types::sol;
 use serde_json::Value;
-
-use crate::ChainError;
 
 /// The chain's coin as an ERC-20 token (`WrappedIso.sol`).
 pub const WISO: Address = address!("0x0000000000000000000000000000000000150b18");
@@ -64,22 +64,21 @@ sol! {
             bytes signature;
         }
 
-        event Paid(bytes32 indexed job, address indexed payer, uint256 value);
-
         function request(Authorization calldata paid, bytes32 model, bytes calldata tensors, uint64 seed, uint16 level) external returns (bytes32 job);
         function callbackGas() external pure returns (uint64);
     }
 }
 
 /// Address and code of each.
-pub(crate) fn all() -> Result<Vec<(Address, Bytes)>, ChainError> {
-    let code = |text: &str| {
-        let json: Value = serde_json::from_str(text).ok()?;
-        hex::decode(json.get("deployedBytecode")?.as_str()?).ok().map(Bytes::from)
-    };
-    let one = |(address, text): (Address, &str)| {
-        let code = code(text).ok_or(ChainError::Corrupt("a contract of the program itself is malformed"))?;
-        Ok((address, code))
-    };
-    ARTIFACTS.into_iter().map(one).collect()
+pub(crate) fn all() -> &'static [(Address, Bytes)] {
+    static ALL: LazyLock<Vec<(Address, Bytes)>> = LazyLock::new(|| {
+        let code = |text: &str| {
+            let json: Value = serde_json::from_str(text).ok()?;
+            hex::decode(json.get("deployedBytecode")?.as_str()?).ok().map(Bytes::from)
+        };
+        let one =
+            |(address, text): (Address, &str)| (address, code(text).expect("our own contracts have code"));
+        ARTIFACTS.into_iter().map(one).collect()
+    });
+    &ALL
 }

@@ -18,7 +18,7 @@ mod wire;
 
 pub use disk::Disk;
 #[cfg(feature = "network")]
-pub use engine::{Config, Engine, Multiaddr, PeerKey};
+pub use engine::{Config, Engine, Multiaddr};
 pub use types::{Addr, BlockId, Height, Member, Members, Part, Proposal, Protocol, Scheme, Vote};
 pub use validator::{Effects, Message, Offer, Timer, Validator};
 pub use wire::{Gossip, MAX_MESSAGE, WireError};

@@ -255,7 +255,7 @@ impl Validator {
         if self.rests && message.height() == self.height() && self.is_members_word(&message)? {
             self.begin_next()?;
         }
-        self.see_late(&message, effects)?;
+        self.see_late(&message, effects);
         match message {
             Message::Consensus(SignedConsensusMsg::Vote(vote)) => self.inputs.push_back(Input::Vote(vote)),
             Message::Consensus(SignedConsensusMsg::Proposal(p)) => self.inputs.push_back(Input::Proposal(p)),
@@ -282,9 +282,9 @@ impl Validator {
     }
 
     /// What is said of a height that is decided is of no use to the core, and may contradict what was said in time.
-    fn see_late(&mut self, message: &Message, effects: &mut dyn Effects) -> Result<(), ChainError> {
+    fn see_late(&mut self, message: &Message, effects: &mut dyn Effects) {
         let decided = self.height() - 1;
-        let Some(signed) = ballot_of(message).filter(|s| s.ballot.height <= decided) else { return Ok(()) };
+        let Some(signed) = ballot_of(message).filter(|s| s.ballot.height <= decided) else { return };
         let b = &signed.ballot;
         let is_good = Book::covers(b.height, b.round, decided) && signed.is_valid(self.protocol.chain_id);
         let votes = is_good
@@ -293,7 +293,6 @@ impl Validator {
         if let Some(first) = votes.then(|| self.book.see(signed, decided)).flatten() {
             effects.evidence(first, signed);
         }
-        Ok(())
     }
 
     /// Whether a message is reason enough to begin with a height: a member's, or votes that decided it. Otherwise anybody could
@@ -429,20 +428,12 @@ impl Worker<'_> {
                 r.resume_with(is_good)
             }
             Effect::VerifyCommitCertificate(c, members, thresholds, r) => {
-                let votes = c.commit_signatures.iter().map(|s| {
-                    (self.precommit(c.height, c.round, c.value_id, s.address), s.signature, s.address)
-                });
-                r.resume_with(self.certified(votes, &members, thresholds.quorum, |address, signature| {
-                    CertificateError::InvalidCommitSignature(CommitSignature::new(address, signature))
-                }))
+                let by = c.commit_signatures.iter().map(|s| (s.address, s.signature));
+                r.resume_with(self.decided((c.height, c.round, c.value_id), by, &members, thresholds.quorum))
             }
             Effect::VerifyExtendedCommitCertificate(c, members, thresholds, _, r) => {
-                let votes = c.commit_signatures.iter().map(|s| {
-                    (self.precommit(c.height, c.round, c.value_id, s.address), s.signature, s.address)
-                });
-                r.resume_with(self.certified(votes, &members, thresholds.quorum, |address, signature| {
-                    CertificateError::InvalidCommitSignature(CommitSignature::new(address, signature))
-                }))
+                let by = c.commit_signatures.iter().map(|s| (s.address, s.signature));
+                r.resume_with(self.decided((c.height, c.round, c.value_id), by, &members, thresholds.quorum))
             }
             Effect::VerifyPolkaCertificate(c, members, thresholds, r) => {
                 let votes = c.polka_signatures.iter().map(|s| {
@@ -545,8 +536,19 @@ impl Worker<'_> {
         self.say(Message::Offer(offer))
     }
 
-    fn precommit(&self, height: Height, round: Round, value: BlockId, from: Addr) -> Vote {
-        self.protocol.new_precommit(height, round, NilOrVal::Val(value), from)
+    /// Whether these members' precommits decide a block.
+    fn decided(
+        &self,
+        (height, round, value): (Height, Round, BlockId),
+        by: impl Iterator<Item = (Addr, SignatureBytes)>,
+        members: &Members,
+        quorum: ThresholdParam,
+    ) -> Result<(), CertificateError<Protocol>> {
+        let vote = |from| self.protocol.new_precommit(height, round, NilOrVal::Val(value), from);
+        let votes = by.map(|(address, signature)| (vote(address), signature, address));
+        self.certified(votes, members, quorum, |address, signature| {
+            CertificateError::InvalidCommitSignature(CommitSignature::new(address, signature))
+        })
     }
 
     /// Whether votes are signed by different members that together have the weight needed.

@@ -202,6 +202,13 @@ fn signer(from: Addr, signature: &SignatureBytes) -> SignerRlp {
     SignerRlp { from: from.0, signature: Bytes::copy_from_slice(signature) }
 }
 
+fn to_signers<T>(
+    signers: &[SignerRlp],
+    one: impl Fn(Addr, SignatureBytes) -> T,
+) -> Result<Vec<T>, WireError> {
+    signers.iter().map(|s| Ok(one(Addr(s.from), to_signature(&s.signature)?))).collect()
+}
+
 fn certificate(
     height: Height,
     round: Round,
@@ -217,12 +224,11 @@ fn from_polka(c: &PolkaCertificate<Protocol>) -> CertificateRlp {
 }
 
 fn to_polka(c: CertificateRlp) -> Result<PolkaCertificate<Protocol>, WireError> {
-    let one = |s: &SignerRlp| Ok(PolkaSignature::new(Addr(s.from), to_signature(&s.signature)?));
     Ok(PolkaCertificate {
         height: Height(c.height),
         round: to_round(c.round)?,
         value_id: BlockId(c.value),
-        polka_signatures: c.signers.iter().map(one).collect::<Result<_, _>>()?,
+        polka_signatures: to_signers(&c.signers, PolkaSignature::new)?,
     })
 }
 
@@ -232,13 +238,11 @@ fn from_commit(c: &ExtendedCommitCertificate<Protocol>) -> CertificateRlp {
 }
 
 fn to_commit(c: CertificateRlp) -> Result<ExtendedCommitCertificate<Protocol>, WireError> {
-    let one =
-        |s: &SignerRlp| Ok(ExtendedCommitSignature::new(Addr(s.from), to_signature(&s.signature)?, None));
     Ok(ExtendedCommitCertificate {
         height: Height(c.height),
         round: to_round(c.round)?,
         value_id: BlockId(c.value),
-        commit_signatures: c.signers.iter().map(one).collect::<Result<_, _>>()?,
+        commit_signatures: to_signers(&c.signers, |from, s| ExtendedCommitSignature::new(from, s, None))?,
     })
 }
 

@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use crate::disk::Disk;
 use crate::validator::Validator;
 use network::Carrier;
-pub use network::PeerKey;
 use worker::{In, Worker};
 
 /// How many messages wait for the deciding thread; what comes beyond is dropped, and said again by whoever needs an answer.

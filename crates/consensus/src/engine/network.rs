@@ -36,31 +36,14 @@ const MAX_UNTOLD: usize = 16 << 20;
 /// Most messages that wait to be sent.
 const QUEUE: usize = 4_096;
 
-/// The key of a process' connections.
-#[derive(Clone)]
-pub struct PeerKey(Keypair);
-
-impl std::fmt::Debug for PeerKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PeerKey of {}", self.id())
-    }
-}
-
-impl PeerKey {
-    /// The key that belongs to a validator's at an address: always the same, and of no use for signing blocks. It comes of a
-    /// signature that is made for nothing else. (Two processes with one key must not look like one: they would not be seen
-    /// contradicting each other.)
-    pub fn of(key: &Key, listen: &Multiaddr) -> Self {
-        let what = format!("isobit: the key of my connections at {listen}");
-        let signature = key.sign(B256::from(Hash::of(what.as_bytes()).0));
-        let seed = Hash::of(&signature.as_bytes());
-        Self(Keypair::ed25519_from_bytes(seed.0).expect("any 32 bytes are a key"))
-    }
-
-    /// Its libp2p peer id, which may be at the end of an address: `/ip4/…/tcp/7471/p2p/<id>`.
-    pub fn id(&self) -> String {
-        self.0.public().to_peer_id().to_string()
-    }
+/// The key of the connections of a validator's process at an address: always the same, and of no use for signing blocks. It comes
+/// of a signature that is made for nothing else. (Two processes with one key must not look like one: they would not be seen
+/// contradicting each other.)
+fn connection_key(key: &Key, listen: &Multiaddr) -> Keypair {
+    let what = format!("isobit: the key of my connections at {listen}");
+    let signature = key.sign(B256::from(Hash::of(what.as_bytes()).0));
+    let seed = Hash::of(&signature.as_bytes());
+    Keypair::ed25519_from_bytes(seed.0).expect("any 32 bytes are a key")
 }
 
 /// What is to be sent.
@@ -149,7 +132,7 @@ impl Carrier {
             .map_err(ChainError::store)?;
         let address = key.address().to_string();
         let identity =
-            NetworkIdentity::new(address.clone(), PeerKey::of(key, &config.listen).0, Some(address));
+            NetworkIdentity::new(address.clone(), connection_key(key, &config.listen), Some(address));
         let registry = SharedRegistry::new(Registry::default(), None);
         let settings = settings(chain, config);
         let spawned = arc_malachitebft_network::spawn(identity, settings, registry);

@@ -51,8 +51,9 @@ pub(super) struct Worker {
     block_time: Duration,
     /// When the last block was decided.
     last_block: Instant,
-    /// Since when there is something for the next one.
+    /// Since when there is something for the next one, and when that is due.
     work_since: Option<Instant>,
+    next_block: Option<Instant>,
     /// Who was asked for blocks, and when.
     asked: Option<(PeerId, Instant)>,
     next_status: Instant,
@@ -121,6 +122,7 @@ impl Worker {
             block_time: config.block_time,
             last_block: now,
             work_since: None,
+            next_block: None,
             asked: None,
             next_status: now,
             repeated: 0,
@@ -151,9 +153,10 @@ impl Worker {
             if self.validator.height() > height {
                 (self.last_block, self.work_since) = (Instant::now(), None);
             }
-            self.see_work();
-            if self.is_due() {
+            self.next_block = self.block_due();
+            if self.next_block.is_some_and(|due| due <= Instant::now()) {
                 self.validator.proceed(&mut self.hands)?;
+                self.next_block = self.block_due();
             }
             for (first, second) in std::mem::take(&mut self.hands.evidence) {
                 self.accuse(first, second);
@@ -164,26 +167,21 @@ impl Worker {
     /// When something happens though nobody says anything.
     fn next_event(&self) -> Instant {
         let timers = self.hands.timers.values().map(|(due, _)| *due);
-        let block = self.validator.rests().then(|| self.next_block()).flatten();
-        timers.chain([self.next_status]).chain(block).min().unwrap_or(self.next_status)
+        timers.chain([self.next_status]).chain(self.next_block).min().unwrap_or(self.next_status)
     }
 
-    fn see_work(&mut self) {
-        if self.validator.rests() && self.validator.chain().due_in() == Some(Duration::ZERO) {
+    /// When the next block is due, if there is anything to be in it and it has not begun: a block time after the last one, and
+    /// after a transaction's arrival, as wallets believe for so long what they have read.
+    fn block_due(&mut self) -> Option<Instant> {
+        if !self.validator.rests() {
+            return None;
+        }
+        let wait = self.validator.chain().due_in()?;
+        if wait.is_zero() {
             self.work_since.get_or_insert_with(Instant::now);
         }
-    }
-
-    /// When the next block is due, if there is anything to be in it: a block time after the last one, and after a transaction's
-    /// arrival, as wallets believe for so long what they have read.
-    fn next_block(&self) -> Option<Instant> {
-        let wait = self.validator.chain().due_in()?;
         let since = self.work_since.map_or(self.last_block, |since| since.max(self.last_block));
         Some((self.last_block + wait).max(since + self.block_time))
-    }
-
-    fn is_due(&self) -> bool {
-        self.validator.rests() && self.next_block().is_some_and(|due| due <= Instant::now())
     }
 
     fn elapse(&mut self) -> Result<(), ChainError> {
