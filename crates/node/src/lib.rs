@@ -21,6 +21,7 @@ mod opengradient;
 mod payments;
 mod remote;
 mod serving;
+mod sessions;
 mod validators;
 mod worker;
 
@@ -31,7 +32,9 @@ pub use gateway::{Account, Gateway, Local, Sent, Status};
 pub use json::{tensor_from_json, tensor_to_json};
 pub use model_hub::ModelHub;
 pub use network::{Network, read_genesis, write_genesis};
-pub use objects::{Client, fetch_model, fetch_tensors, publish_model, store_tensors};
+pub use objects::{
+    Client, fetch_model, fetch_tensors, is_registered, publish_model, store_tensors, wait_for_job,
+};
 pub use payments::Till;
 pub use remote::Remote;
 pub use serving::Serving;

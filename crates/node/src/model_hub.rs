@@ -12,7 +12,6 @@ use cid::Cid;
 use cid::multihash::Multihash;
 use isobit_graph::ModelObject;
 use isobit_hub::{AccountError, Accounts, FileEntry, RepoError, RepoName, Repos, Revision, Tokens};
-use isobit_ledger::Action;
 use isobit_proof::Key;
 use isobit_tensor::Hash;
 use serde_json::{Value, json};
@@ -252,19 +251,11 @@ impl ModelHub {
         let address = publish_model(local, &object)?;
         let _turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
         let id = B256::from(address.0);
-        if local.model_named(&cid)?.is_none() {
-            let is_known = local.chain.head().models().iter().any(|(m, _)| *m == id);
-            if is_known {
-                // The same model in another file: its address says what it is.
-                return Ok((address, id.to_string()));
-            }
-            let client = Client::new(local, self.key.clone())?;
-            client.act(Action::Publish { model: id, name: cid.clone(), uri: String::new(), unit_fee: 0 })?;
-            if local.manifest(id)?.is_none() && object.manifest().len() <= isobit_ledger::MAX_MANIFEST {
-                client.act(Action::Describe { manifest: object.manifest().to_vec().into() })?;
-            }
-        }
-        Ok((address, cid))
+        let is_known = local.chain.head().model(id).is_some();
+        Client::new(local, self.key.clone())?.register(&object, &cid)?;
+        // A model that was published in another file has another name: its address says what it is.
+        let is_named = !is_known || local.model_named(&cid)? == Some(id);
+        Ok((address, if is_named { cid } else { id.to_string() }))
     }
 
     /// The files of a version.

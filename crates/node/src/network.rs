@@ -165,6 +165,18 @@ impl Network {
         Key::load_or_generate(&path, password).map_err(|e| NodeError::Store(e.to_string()))
     }
 
+    /// Starts a thread that works until the network stops.
+    fn spawn(
+        &mut self,
+        name: String,
+        work: impl FnOnce(&AtomicBool) + Send + 'static,
+    ) -> Result<(), NodeError> {
+        let stop = self.stop.clone();
+        let thread = std::thread::Builder::new().name(name).spawn(move || work(&stop));
+        self.workers.push(thread.map_err(|e| NodeError::Store(e.to_string()))?);
+        Ok(())
+    }
+
     /// Gives an account that pays for others coins of the wallet, if it has few and the wallet has enough.
     fn fill_up(&self, key: &Key) -> Result<(), NodeError> {
         let has = self.local.account(key.address())?.balance;
@@ -194,26 +206,15 @@ impl Network {
     pub fn keep(&mut self, password: Option<&str>) -> Result<(), NodeError> {
         let key = Self::key(&self.dir.join("keys"), "keeper", password)?;
         self.fill_up(&key)?;
-        let (mut keeper, stop) = (Keeper::new(self.local.clone(), key), self.stop.clone());
-        let thread = std::thread::Builder::new()
-            .name("keeper".into())
-            .spawn(move || keeper.work(&stop))
-            .map_err(|e| NodeError::Store(e.to_string()))?;
-        self.workers.push(thread);
-        Ok(())
+        let mut keeper = Keeper::new(self.local.clone(), key);
+        self.spawn("keeper".into(), move |stop| keeper.work(stop))
     }
 
     /// Starts to have the inferences run that transactions wait for, from an account that the wallet fills up.
     fn broker(&mut self, key: Key) -> Result<(), NodeError> {
         self.fill_up(&key)?;
         let mut broker = Broker::new(self.local.clone(), key, SPONSORED);
-        let stop = self.stop.clone();
-        let thread = std::thread::Builder::new()
-            .name("broker".into())
-            .spawn(move || broker.work(&stop))
-            .map_err(|e| NodeError::Store(e.to_string()))?;
-        self.workers.push(thread);
-        Ok(())
+        self.spawn("broker".into(), move |stop| broker.work(stop))
     }
 
     /// Starts a node: it joins with the least stake if it has not joined before (from its own coins, which the wallet
@@ -232,12 +233,7 @@ impl Network {
         }
         let options = Options::default().kernel_set(set);
         let mut worker = Worker::new(Arc::new(self.local.clone()), key.clone(), options)?.with_run(run);
-        let stop = self.stop.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("node-{}", self.nodes.len() + 1))
-            .spawn(move || worker.work(&stop))
-            .map_err(|e| NodeError::Store(e.to_string()))?;
-        self.workers.push(thread);
+        self.spawn(format!("node-{}", self.nodes.len() + 1), move |stop| worker.work(stop))?;
         self.nodes.push((key, set));
         Ok(())
     }

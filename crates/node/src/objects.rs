@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{Address, B256, Bytes, TxKind};
 use isobit_chain::{Order, ledger_order};
 use isobit_graph::{Manifest, Model, ModelObject};
-use isobit_ledger::{Action, Inputs, Job, Level, Params, job_id};
+use isobit_ledger::{Action, Inputs, Job, Level, MAX_MANIFEST, Params, job_id};
 use isobit_proof::{Key, decode_set, encode_set};
 use isobit_tensor::{Hash, Tensor};
 
@@ -28,6 +28,13 @@ pub fn fetch_model(gateway: &dyn Gateway, address: &Hash) -> Result<Model, NodeE
         gateway.blob(&parts.weights.hash)?,
     )?;
     Ok(object.to_model()?)
+}
+
+/// Whether a model is on the ledger with all that [`Client::register`] puts there.
+pub fn is_registered(gateway: &dyn Gateway, object: &ModelObject) -> Result<bool, NodeError> {
+    let model = B256::from(object.address().0);
+    let is_published = gateway.models()?.iter().any(|(m, _)| *m == model);
+    Ok(is_published && !(object.manifest().len() <= MAX_MANIFEST && gateway.manifest(model)?.is_none()))
 }
 
 /// Stores named tensors; returns the root of the set.
@@ -140,17 +147,35 @@ impl<'a> Client<'a> {
         Ok(job_id(self.key.address(), count))
     }
 
+    /// Registers a model whose files are stored, unless it is registered, and puts its manifest on the ledger, so that contracts
+    /// and OpenGradient's SDK can give numbers instead of tensors.
+    pub fn register(&self, object: &ModelObject, name: &str) -> Result<(), NodeError> {
+        let (model, manifest) = (B256::from(object.address().0), object.manifest());
+        if !self.gateway.models()?.iter().any(|(m, _)| *m == model) {
+            self.act(Action::Publish { model, name: name.to_owned(), uri: String::new(), unit_fee: 0 })?;
+        }
+        if self.gateway.manifest(model)?.is_none() && manifest.len() <= MAX_MANIFEST {
+            self.act(Action::Describe { manifest: manifest.to_vec().into() })?;
+        }
+        Ok(())
+    }
+
     /// Waits until a job has ended.
     pub fn wait(&self, id: B256, timeout: Duration) -> Result<Job, NodeError> {
-        let start = Instant::now();
-        let mut height = 0;
-        loop {
-            let job = self.gateway.job(id)?.ok_or_else(|| NodeError::absent("job", id))?;
-            if job.is_over() {
-                return Ok(job);
-            }
-            let left = timeout.checked_sub(start.elapsed()).ok_or(NodeError::Timeout(id))?;
-            height = self.gateway.wait(height, left.min(Duration::from_secs(1)))?;
+        wait_for_job(self.gateway, id, timeout)
+    }
+}
+
+/// Waits until a job has ended.
+pub fn wait_for_job(gateway: &dyn Gateway, id: B256, timeout: Duration) -> Result<Job, NodeError> {
+    let start = Instant::now();
+    let mut height = 0;
+    loop {
+        let job = gateway.job(id)?.ok_or_else(|| NodeError::absent("job", id))?;
+        if job.is_over() {
+            return Ok(job);
         }
+        let left = timeout.checked_sub(start.elapsed()).ok_or(NodeError::Timeout(id))?;
+        height = gateway.wait(height, left.min(Duration::from_secs(1)))?;
     }
 }

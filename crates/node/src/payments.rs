@@ -93,7 +93,7 @@ pub(crate) struct Checked {
 #[derive(Debug)]
 pub struct Till {
     key: Key,
-    /// One at a time, so that nonces follow one another.
+    /// One is sent at a time, so that nonces follow one another.
     turn: Mutex<()>,
 }
 
@@ -317,9 +317,12 @@ impl Till {
     }
 
     fn send(&self, local: &Local, to: Address, data: Bytes) -> Result<B256, NodeError> {
-        let _turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
         let client = Client::new(local, self.key.clone())?;
-        let hash = client.send_order(Order::new(TxKind::Call(to), 0, data))?;
+        let order = Order::new(TxKind::Call(to), 0, data);
+        let hash = {
+            let _turn = self.turn.lock().unwrap_or_else(|e| e.into_inner());
+            client.send_order(order)?
+        };
         client.wait_for(hash)?;
         Ok(hash)
     }

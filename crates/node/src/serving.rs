@@ -3,28 +3,25 @@
 //! `POST /v2/models/{name}/infer` without a payment is answered 402 with what it costs, which follows from the model and the
 //! inputs' shapes. With one it becomes a job of the network, and the answer has the outputs that the nodes agreed on.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use alloy_primitives::B256;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use isobit_ledger::{Job, Level};
-use isobit_runtime::{Options, Session};
+use isobit_runtime::Options;
 use isobit_tensor::{DType, Hash, Tensor};
 use serde_json::{Value, json};
 
 use crate::json::{tensor_from_json, tensor_to_json};
 use crate::payments::{self, Payment, Requirements, Till};
-use crate::{Client, Gateway, Local, NodeError, fetch_model, fetch_tensors};
+use crate::sessions::Sessions;
+use crate::{Gateway, Local, NodeError, fetch_tensors, wait_for_job};
 
 /// Longest inputs, in bytes: they travel in a transaction.
 const MAX_INPUTS: usize = 100 << 10;
 /// How long a job is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Models kept loaded, to say what they cost.
-const MAX_SESSIONS: usize = 4;
 /// Units of cost that are asked for where the cost does not follow from the shapes; what is not used comes back.
 const UNKNOWN_COST: u64 = 100_000_000;
 
@@ -32,7 +29,8 @@ const UNKNOWN_COST: u64 = 100_000_000;
 #[derive(Debug)]
 pub struct Serving {
     pub(crate) till: Till,
-    sessions: Mutex<BTreeMap<Hash, Arc<Session>>>,
+    /// To say what they cost.
+    sessions: Sessions,
 }
 
 /// What a request comes to.
@@ -119,21 +117,7 @@ pub(crate) fn header(value: &Value) -> String {
 impl Serving {
     /// Serves inferences that are paid at this till.
     pub fn new(till: Till) -> Self {
-        Self { till, sessions: Mutex::default() }
-    }
-
-    fn session(&self, local: &Local, model: &Hash) -> Result<Arc<Session>, NodeError> {
-        let lock = || self.sessions.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(session) = lock().get(model) {
-            return Ok(session.clone());
-        }
-        let session = Arc::new(Session::load(fetch_model(local, model)?, &Options::default().threads(1))?);
-        let mut sessions = lock();
-        if sessions.len() >= MAX_SESSIONS {
-            sessions.pop_first();
-        }
-        sessions.insert(*model, session.clone());
-        Ok(session)
+        Self { till, sessions: Sessions::new(Options::default().threads(1)) }
     }
 
     /// What an inference costs.
@@ -144,7 +128,7 @@ impl Serving {
         tensors: &[(String, Tensor)],
         replicas: u8,
     ) -> Result<Requirements, NodeError> {
-        let session = self.session(local, &Hash(model.0))?;
+        let session = self.sessions.get(local, &Hash(model.0))?;
         let graph = &session.model().graph;
         let names: Vec<&str> = graph.inputs.iter().map(|&v| graph.value(v).name.as_str()).collect();
         let named = |n: &&str| tensors.iter().find(|(name, _)| name == n).map(|(_, t)| t.clone());
@@ -167,7 +151,7 @@ impl Serving {
         payment: Option<&[u8]>,
     ) -> Result<Served, NodeError> {
         let body: Value = serde_json::from_slice(body).map_err(|e| malformed(format!("the body: {e}")))?;
-        let named = name.parse().ok().filter(|m| local.chain.head().models().iter().any(|(id, _)| id == m));
+        let named = name.parse().ok().filter(|m| local.chain.head().model(*m).is_some());
         let model = match named {
             Some(model) => model,
             None => local.model_named(name)?.ok_or_else(|| NodeError::absent("model", name))?,
@@ -200,8 +184,7 @@ impl Serving {
         };
         let hash = self.till.request(local, &checked, model, set.into(), level)?;
         let job = local.posted_by(hash)?;
-        let client_key = isobit_proof::Key::generate(); // it only waits
-        let job = Client::new(local, client_key)?.wait(job, PATIENCE)?;
+        let job = wait_for_job(local, job, PATIENCE)?;
         answer(local, name, &job, payments::settled(local, &checked, hash))
     }
 }

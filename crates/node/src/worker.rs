@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 use alloy_primitives::B256;
 use isobit_ledger::{Action, Job, Params, Phase, commitment};
 use isobit_proof::{Key, Outcome, Receipt};
-use isobit_runtime::{Limits, Options, RunOptions, Session};
+use isobit_runtime::{Limits, Options, RunOptions};
 use isobit_tensor::{Hash, Tensor};
 
 use crate::objects::encoded_tensors;
-use crate::{Client, Gateway, NodeError, fetch_model, fetch_tensors, store_tensors};
-
-/// Models kept loaded.
-const MAX_SESSIONS: usize = 4;
+use crate::sessions::Sessions;
+use crate::{Client, Gateway, NodeError, fetch_tensors, store_tensors};
 
 /// Longest outputs that are put on the ledger for a contract, in bytes.
 const MAX_PROVIDED: usize = 24 << 10;
@@ -46,9 +44,8 @@ pub struct Worker {
     gateway: Arc<dyn Gateway>,
     key: Key,
     params: Params,
-    options: Options,
     run: Box<dyn Run>,
-    sessions: BTreeMap<Hash, Arc<Session>>,
+    sessions: Sessions,
     /// Answers not yet revealed.
     answers: BTreeMap<B256, Answer>,
     /// When something was last sent about a job in this phase.
@@ -57,7 +54,7 @@ pub struct Worker {
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Worker({}, {:?})", self.key.address(), self.options)
+        write!(f, "Worker({}, {:?})", self.key.address(), self.sessions)
     }
 }
 
@@ -81,8 +78,9 @@ impl Worker {
     /// A worker for the node of this key.
     pub fn new(gateway: Arc<dyn Gateway>, key: Key, options: Options) -> Result<Self, NodeError> {
         let params = gateway.params()?;
-        let (sessions, answers, sent) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { gateway, key, params, options, run: Box::new(Honest), sessions, answers, sent })
+        let (answers, sent) = (BTreeMap::new(), BTreeMap::new());
+        let sessions = Sessions::new(options);
+        Ok(Self { gateway, key, params, run: Box::new(Honest), sessions, answers, sent })
     }
 
     /// The same worker with another way of answering.
@@ -196,7 +194,7 @@ impl Worker {
         if let Some(answer) = self.answers.get(&job.id) {
             return Ok(*answer);
         }
-        let session = self.session(&Hash(job.model.0))?;
+        let session = self.sessions.get(&*self.gateway, &Hash(job.model.0))?;
         let inputs = fetch_tensors(&*self.gateway, &Hash(job.inputs.0))?;
         let cost = job.cost_limit(&self.params);
         let limits = Limits { cost, ..Limits::default() };
@@ -217,17 +215,5 @@ impl Worker {
         let answer = Answer { outcome, cost, salt };
         self.answers.insert(job.id, answer);
         Ok(answer)
-    }
-
-    fn session(&mut self, model: &Hash) -> Result<Arc<Session>, NodeError> {
-        if let Some(session) = self.sessions.get(model) {
-            return Ok(session.clone());
-        }
-        let session = Arc::new(Session::load(fetch_model(&*self.gateway, model)?, &self.options)?);
-        if self.sessions.len() >= MAX_SESSIONS {
-            self.sessions.pop_first();
-        }
-        self.sessions.insert(*model, session.clone());
-        Ok(session)
     }
 }

@@ -1,11 +1,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use alloy_primitives::B256;
 use anyhow::{Result, bail};
 use isobit_graph::ModelObject;
-use isobit_ledger::{Action, MAX_MANIFEST};
-use isobit_node::{Client, Gateway, publish_model};
+use isobit_node::{Client, is_registered, publish_model};
 use isobit_runtime::check;
 
 use crate::{home, model, output};
@@ -44,23 +42,11 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         object.write_dir(dir)?;
     } else {
         let gateway = args.network.gateway();
-        let id = B256::from(address.0);
         publish_model(&gateway, &object)?;
-        if !gateway.models()?.iter().any(|(m, _)| *m == id) {
+        if !is_registered(&gateway, &object)? {
             let stem = args.model.file_stem().map(|s| s.to_string_lossy().into_owned());
             let name = args.name.or(stem).unwrap_or_else(|| "model".into());
-            Client::new(&gateway, args.network.key()?)?.act(Action::Publish {
-                model: id,
-                name,
-                uri: String::new(),
-                unit_fee: 0,
-            })?;
-        }
-        // So that contracts and OpenGradient's SDK can give numbers instead of tensors.
-        let manifest = object.manifest();
-        if gateway.manifest(id)?.is_none() && manifest.len() <= MAX_MANIFEST {
-            let manifest = manifest.to_vec().into();
-            Client::new(&gateway, args.network.key()?)?.act(Action::Describe { manifest })?;
+            Client::new(&gateway, args.network.key()?)?.register(&object, &name)?;
         }
     }
     if json {
