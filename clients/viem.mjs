@@ -55,6 +55,20 @@ try {
 } catch (e) {
   check("ledger's reason", /is not published; publish it first/.test(e.message));
 }
+const sent = (blockNumber) => pub.getBalance({ address: "0x00000000000000000000000000000000000000aa", blockNumber });
+check("older states", (await sent(receipt.blockNumber)) - (await sent(receipt.blockNumber - 1n)) === parseEther("0.25"));
+const early = await pub.readContract({ address: ledger, abi: artifact("IIsobit").abi, functionName: "answer", args: [job], blockNumber: asked.blockNumber });
+check("no answer yet at the time", !early.settled && early.cost === 0n);
+const nobody = `0x${"77".repeat(20)}`;
+const override = { address: nobody, balance: 10n ** 30n, code: "0x602a60005260206000f3" };
+const { data } = await pub.call({ account: nobody, to: nobody, value: 10n ** 29n, stateOverride: [override] });
+check("state override", BigInt(data) === 42n);
+try {
+  await pub.call({ to: nobody, stateOverride: [{ address: ledger, stateDiff: [{ slot: `0x${"00".repeat(32)}`, value: `0x${"ff".repeat(32)}` }] }] });
+  check("the ledger is not overridden", false);
+} catch (e) {
+  check("the ledger is not overridden", /cannot be overridden/.test(e.message));
+}
 const proof = await pub.getProof({ address: ledger, storageKeys: [`0x${"00".repeat(32)}`] });
 check("proof", proof.accountProof.length > 0 && proof.balance > 0n);
 check("heads over WebSocket", heads.length > 0);

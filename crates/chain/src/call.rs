@@ -1,14 +1,16 @@
 //! Calls that change nothing: what a transaction would return, and how much gas it needs.
 
 use alloy_evm::Evm;
+use alloy_evm::overrides::{StateOverrideError, apply_state_overrides};
 use alloy_primitives::{Address, Bytes, TxKind, U256, hex};
+use alloy_rpc_types_eth::state::StateOverride;
 use alloy_sol_types::{Panic, Revert, SolError};
 use revm::context::TxEnv;
 use revm::context::result::{EVMError, ExecutionResult, HaltReason};
 use revm::context_interface::transaction::AccessList;
 use revm::database::{State, WrapDatabaseRef};
 
-use crate::block::SYSTEM;
+use crate::block::{LEDGER, SYSTEM};
 use crate::execute::{evm, evm_env, next_header};
 use crate::precompile::Shared;
 use crate::{ChainError, Head};
@@ -30,6 +32,8 @@ pub struct Call {
     pub data: Bytes,
     /// Addresses and slots that are paid for in advance.
     pub access_list: AccessList,
+    /// What is to be thought different in the state.
+    pub overrides: StateOverride,
 }
 
 /// Why a call does not succeed.
@@ -77,6 +81,16 @@ pub(crate) fn call(head: &Head, call: &Call, gas: u64) -> Result<ExecutionResult
     env.cfg_env.disable_eip3607 = true;
     env.cfg_env.disable_block_gas_limit = true;
     let mut db = State::builder().with_database(WrapDatabaseRef(head.view.clone())).build();
+    // What the rules read there is always as they have written it.
+    if call.overrides.contains_key(&LEDGER) {
+        return Err(CallError::Invalid(format!("the ledger's account, {LEDGER}, cannot be overridden")));
+    }
+    if !call.overrides.is_empty() {
+        apply_state_overrides(call.overrides.clone(), &mut db).map_err(|e| match e {
+            StateOverrideError::Database(e) => ChainError::Evm(e.to_string()).into(),
+            e => CallError::Invalid(format!("state override: {e}")),
+        })?;
+    }
     let tx = TxEnv {
         caller: call.from,
         kind: call.to.map_or(TxKind::Create, TxKind::Call),
@@ -113,7 +127,10 @@ pub(crate) fn output(result: ExecutionResult) -> Result<(Bytes, u64), CallError>
 pub(crate) fn estimate(head: &Head, request: &Call) -> Result<u64, CallError> {
     let mut most = request.gas.unwrap_or(u64::MAX).min(head.genesis.gas_limit);
     if let Some(price) = request.gas_price.filter(|p| *p > 0) {
-        let balance = U256::from(head.balance(request.from)?);
+        let balance = match request.overrides.get(&request.from).and_then(|o| o.balance) {
+            Some(balance) => balance,
+            None => U256::from(head.balance(request.from)?),
+        };
         let left = balance.checked_sub(request.value);
         let left = left.ok_or_else(|| CallError::Invalid("insufficient funds for transfer".into()))?;
         most = most.min((left / U256::from(price)).saturating_to());

@@ -1,6 +1,6 @@
 //! A chain as its users see it: the head, the pool, and the sequencer that makes blocks of what waits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -23,6 +23,8 @@ const IDLE_BLOCK: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(100);
 /// Most inferences that are waited for.
 const MAX_MISSING: usize = 10_000;
+/// The states of so many blocks can be asked for, as long as what they changed has at most so many bytes.
+const RECENT: (usize, usize) = (128, 64 << 20);
 /// How many outcomes of transactions that were dropped are remembered.
 const MAX_DROPPED: usize = 10_000;
 
@@ -264,6 +266,8 @@ type Listener = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 struct Inner {
     head: Arc<Head>,
+    /// The last blocks before the head.
+    recent: VecDeque<Arc<Head>>,
     pool: Pool,
     /// Transactions that wait for inferences: since when, and the last block that they could not be in.
     held: BTreeMap<B256, (Instant, u64)>,
@@ -286,7 +290,7 @@ impl Chain {
     pub fn open(folder: &Path, genesis: Genesis) -> Result<Self, ChainError> {
         std::fs::create_dir_all(folder)
             .map_err(|e| ChainError::store(format!("{}: {e}", folder.display())))?;
-        let store = Store::open(&folder.join("chain.redb"))?;
+        let store = Store::open(folder)?;
         Self::with_store(store, genesis, Pool::open(folder.join("pool"))?)
     }
 
@@ -299,8 +303,7 @@ impl Chain {
         genesis.check()?;
         let (store, genesis) = (Arc::new(store), Arc::new(genesis));
         if store.head()?.is_none() {
-            let built = execute::genesis_block(&genesis, &store.view()?)?;
-            store.append(&built)?;
+            store.found(&execute::genesis_block(&genesis, &store.view())?)?;
         }
         let first = store.header(0)?.ok_or(ChainError::Corrupt("there is no first block"))?;
         if first.extra_data[..] != genesis.commitment()[..] {
@@ -313,6 +316,7 @@ impl Chain {
         }
         let inner = Inner {
             head,
+            recent: VecDeque::new(),
             pool,
             held: BTreeMap::new(),
             missing: BTreeSet::new(),
@@ -350,6 +354,13 @@ impl Chain {
     /// The last block and the state after it.
     pub fn head(&self) -> Arc<Head> {
         self.shared.lock().head.clone()
+    }
+
+    /// A block with the state after it, if it is one of the last 128 (fewer if they changed much) and this process has made it.
+    pub fn head_at(&self, number: u64) -> Option<Arc<Head>> {
+        let inner = self.shared.lock();
+        let mut all = std::iter::once(&inner.head).chain(inner.recent.iter().rev());
+        all.find(|h| h.header.number == number).cloned()
     }
 
     /// Blocks, receipts and ended jobs.
@@ -493,8 +504,7 @@ impl Chain {
     /// Executes every block again from the genesis, in memory, and compares it with what is in the store; returns the last
     /// one's hash. `told` hears the number of each block.
     pub fn replay(&self, told: impl Fn(u64)) -> Result<B256, ChainError> {
-        let store = Store::with_backend(redb::backends::InMemoryBackend::new())?;
-        let again = Chain::in_store(store, self.genesis().clone())?;
+        let again = Chain::in_store(Store::in_memory()?, self.genesis().clone())?;
         for number in 1..=self.head().header.number {
             let block = self.store().block(number)?.ok_or_else(|| {
                 let why = format!("block {number} was pruned, or is older than the snapshot that this chain came of; only a whole chain can be executed again");
@@ -535,10 +545,19 @@ fn read_head(store: &Arc<Store>, genesis: &Arc<Genesis>) -> Result<Head, ChainEr
     let number = store.head()?.ok_or(ChainError::Corrupt("there is no head"))?;
     let header = store.header(number)?.ok_or(ChainError::Corrupt("the head's header is missing"))?;
     let (genesis, hash) = (genesis.clone(), header.hash_slow());
-    Ok(Head { genesis, hash, header, view: store.view()?, has_posted: OnceLock::new() })
+    Ok(Head { genesis, hash, header, view: store.view(), has_posted: OnceLock::new() })
 }
 
 impl Inner {
+    /// Makes a block the head.
+    fn advance(&mut self, head: Arc<Head>) {
+        self.recent.push_back(std::mem::replace(&mut self.head, head));
+        let bytes = |recent: &VecDeque<Arc<Head>>| recent.iter().map(|h| h.view.last_bytes()).sum::<usize>();
+        while self.recent.len() >= RECENT.0 || bytes(&self.recent) > RECENT.1 {
+            self.recent.pop_front();
+        }
+    }
+
     fn next_nonce(&self, sender: Address) -> u64 {
         self.head.nonce(sender).unwrap_or(0)
     }
@@ -640,7 +659,7 @@ impl Shared {
             }
         }
         inner.pool.compact()?;
-        inner.head = head;
+        inner.advance(head);
         inner.sort_out(&built.refused);
         self.block.notify_all();
         Ok(())

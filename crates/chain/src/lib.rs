@@ -16,6 +16,7 @@ mod predeploys;
 mod sign;
 mod slots;
 mod snapshot;
+mod state;
 mod store;
 mod trie;
 

@@ -9,15 +9,14 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use alloy_consensus::Header;
-use alloy_primitives::{Address, B256, keccak256};
+use alloy_primitives::{Address, B256, Bytes, keccak256};
 use alloy_rlp::Decodable;
 use alloy_trie::EMPTY_ROOT_HASH;
-use redb::ReadableTable;
+use redb::{ReadableTable, WriteTransaction};
 
 use crate::execute::{account_path, account_prefix, genesis_block, leaf, slot_leaf, storage_prefix};
-use crate::store::{
-    ACCOUNTS, BODIES, CODE, HEADERS, META, NUMBERS, RECEIPTS, Row, STORAGE, Store, TRIE, TXS, Table,
-};
+use crate::state::Table;
+use crate::store::{BODIES, HEADERS, META, RECEIPTS, Row, Store};
 use crate::trie::{Change, Dirty, Nodes, Trie};
 use crate::{Chain, ChainError, Genesis};
 
@@ -75,7 +74,8 @@ impl Chain {
             write_record(out, HEADER, &alloy_rlp::encode(header))?;
         }
         let mut count = 0;
-        for (kind, table) in [(ACCOUNT, ACCOUNTS), (SLOT, STORAGE), (CODE_RECORD, CODE)] {
+        for (kind, table) in [(ACCOUNT, Table::Accounts), (SLOT, Table::Storage), (CODE_RECORD, Table::Code)]
+        {
             head.view.each(table, &mut |key, value| {
                 count += 1;
                 told(count);
@@ -102,8 +102,10 @@ impl Chain {
 struct Written<'a>(std::cell::RefCell<redb::Table<'a, &'static [u8], &'static [u8]>>);
 
 impl Nodes for Written<'_> {
-    fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError> {
-        Ok(self.0.borrow().get(key).map_err(ChainError::store)?.map(|v| v.value().to_vec()))
+    fn node(&self, key: &[u8]) -> Result<Option<Bytes>, ChainError> {
+        let rows = self.0.borrow();
+        let node = rows.get(key).map_err(ChainError::store)?;
+        Ok(node.map(|v| Bytes::copy_from_slice(v.value())))
     }
 }
 
@@ -137,82 +139,32 @@ impl Store {
         if input.read_exact(&mut magic).is_err() || magic != *MAGIC {
             return Err(bad("it does not begin as one"));
         }
-        let mut write = self.database.begin_write().map_err(ChainError::store)?;
+        let headers = self.states.found(|write| {
+            let headers = read_state(genesis, trusted, input, write)?;
+            Ok((headers.last().map_or(0, |h| h.number), headers))
+        })?;
+        let mut write = self.blocks.begin_write().map_err(ChainError::store)?;
         write.set_quick_repair(true);
-        let last = {
-            let open = |table: Table| write.open_table(table).map_err(ChainError::store);
-            let put =
-                |table: &mut redb::Table<'_, &'static [u8], &'static [u8]>, key: &[u8], value: &[u8]| {
-                    table.insert(key, value).map(drop).map_err(ChainError::store)
-                };
-            let (mut record, headers) = read_headers(genesis, trusted, input)?;
-            let (mut header_table, mut numbers) = (open(HEADERS)?, open(NUMBERS)?);
+        let mut head = 0;
+        {
+            let mut table = write.open_table(HEADERS).map_err(ChainError::store)?;
             for header in &headers {
-                let number = header.number.to_be_bytes();
-                put(&mut header_table, &number, &alloy_rlp::encode(header))?;
-                put(&mut numbers, header.hash_slow().as_slice(), &number)?;
+                put(&mut table, &header.number.to_be_bytes(), &alloy_rlp::encode(header))?;
+                head = header.number;
             }
-            let last = headers.last().ok_or_else(|| bad("it has no headers"))?;
-            let (mut accounts, mut storage, mut code) = (open(ACCOUNTS)?, open(STORAGE)?, open(CODE)?);
-            let trie = Written(open(TRIE)?.into());
-            let mut rows: Vec<(Address, Row)> = Vec::new();
-            while record.0 == ACCOUNT {
-                let (address, row) = record.1.split_at_checked(20).ok_or_else(|| bad("a short account"))?;
-                put(&mut accounts, address, row)?;
-                rows.push((Address::from_slice(address), Row::decode(row)?));
-                record = read_record(input)?;
-            }
-            // The slots of one account follow each other.
-            let mut checked = 0;
-            while record.0 == SLOT {
-                let owner = Address::from_slice(record.1.get(..20).ok_or_else(|| bad("a short slot"))?);
-                let mut leaves = Vec::new();
-                while record.0 == SLOT && record.1.starts_with(owner.as_slice()) {
-                    if record.1.len() != 84 {
-                        return Err(bad("a slot of another length"));
-                    }
-                    put(&mut storage, &record.1[..52], &record.1[52..])?;
-                    let [slot, value] = [&record.1[20..52], &record.1[52..]].map(B256::from_slice);
-                    leaves.push(slot_leaf(slot.into(), value.into()));
-                    record = read_record(input)?;
-                }
-                let root = trie.root(&storage_prefix(owner), leaves)?;
-                let row = rows.binary_search_by_key(&owner, |r| r.0).ok().map(|i| rows[i].1);
-                if row.is_none_or(|r| r.storage != root) {
-                    return Err(bad("an account's storage has another root"));
-                }
-                checked += 1;
-            }
-            if rows.iter().filter(|r| r.1.storage != EMPTY_ROOT_HASH).count() != checked {
-                return Err(bad("an account's storage is missing"));
-            }
-            while record.0 == CODE_RECORD {
-                put(&mut code, keccak256(&record.1).as_slice(), &record.1)?;
-                record = read_record(input)?;
-            }
-            if record.0 != END {
-                return Err(bad("its records are in another order"));
-            }
-            for (_, row) in rows.iter().filter(|r| r.1.code != Row::default().code) {
-                if code.get(row.code.as_slice()).map_err(ChainError::store)?.is_none() {
-                    return Err(bad("a contract's code is missing"));
-                }
-            }
-            let leaves: Vec<Change> = rows.iter().map(|(a, r)| (account_path(*a), Some(leaf(r)))).collect();
-            if trie.root(account_prefix(), leaves)? != last.state_root {
-                return Err(bad("the state has another root"));
-            }
-            put(&mut open(META)?, b"head", &last.number.to_be_bytes())?;
-            last.number
-        };
+            let mut meta = write.open_table(META).map_err(ChainError::store)?;
+            put(&mut meta, b"head", &head.to_be_bytes())?;
+        }
         write.commit().map_err(ChainError::store)?;
-        Ok(last)
+        Ok(head)
     }
 
     fn prune(&self, below: u64) -> Result<u64, ChainError> {
+        // So that places are nowhere but in the database.
+        self.states.flush()?;
         let mut pruned = 0;
         loop {
-            let mut write = self.database.begin_write().map_err(ChainError::store)?;
+            let mut write = self.blocks.begin_write().map_err(ChainError::store)?;
             write.set_quick_repair(true);
             let mut found = Vec::new();
             {
@@ -224,15 +176,14 @@ impl Store {
                     found.push((key.value().to_vec(), crate::block::decode_txs(value.value())?));
                 }
                 let mut receipts = write.open_table(RECEIPTS).map_err(ChainError::store)?;
-                let mut places = write.open_table(TXS).map_err(ChainError::store)?;
-                for (number, txs) in &found {
+                for (number, _) in &found {
                     bodies.remove(&number[..]).map_err(ChainError::store)?;
                     receipts.remove(&number[..]).map_err(ChainError::store)?;
-                    for tx in txs {
-                        places.remove(tx.inner().hash().as_slice()).map_err(ChainError::store)?;
-                    }
                 }
             }
+            let places = found.iter().flat_map(|(_, txs)| txs);
+            let places: Vec<Bytes> = places.map(|tx| tx.inner().hash().to_vec().into()).collect();
+            self.states.forget(Table::Txs, &places)?;
             write.commit().map_err(ChainError::store)?;
             if found.is_empty() {
                 return Ok(pruned);
@@ -240,6 +191,82 @@ impl Store {
             pruned += found.len() as u64;
         }
     }
+}
+
+/// Sets a row.
+fn put(
+    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    key: &[u8],
+    value: &[u8],
+) -> Result<(), ChainError> {
+    table.insert(key, value).map(drop).map_err(ChainError::store)
+}
+
+/// Reads a snapshot into the tables of an empty state, and checks all of it; returns its headers.
+fn read_state(
+    genesis: &Genesis,
+    trusted: B256,
+    input: &mut dyn Read,
+    write: &WriteTransaction,
+) -> Result<Vec<Header>, ChainError> {
+    let open = |table: Table| write.open_table(table.definition()).map_err(ChainError::store);
+    let (mut record, headers) = read_headers(genesis, trusted, input)?;
+    let mut numbers = open(Table::Numbers)?;
+    for header in &headers {
+        put(&mut numbers, header.hash_slow().as_slice(), &header.number.to_be_bytes())?;
+    }
+    let last = headers.last().ok_or_else(|| bad("it has no headers"))?;
+    let (mut accounts, mut storage, mut code) =
+        (open(Table::Accounts)?, open(Table::Storage)?, open(Table::Code)?);
+    let trie = Written(open(Table::Trie)?.into());
+    let mut rows: Vec<(Address, Row)> = Vec::new();
+    while record.0 == ACCOUNT {
+        let (address, row) = record.1.split_at_checked(20).ok_or_else(|| bad("a short account"))?;
+        put(&mut accounts, address, row)?;
+        rows.push((Address::from_slice(address), Row::decode(row)?));
+        record = read_record(input)?;
+    }
+    // The slots of one account follow each other.
+    let mut checked = 0;
+    while record.0 == SLOT {
+        let owner = Address::from_slice(record.1.get(..20).ok_or_else(|| bad("a short slot"))?);
+        let mut leaves = Vec::new();
+        while record.0 == SLOT && record.1.starts_with(owner.as_slice()) {
+            if record.1.len() != 84 {
+                return Err(bad("a slot of another length"));
+            }
+            put(&mut storage, &record.1[..52], &record.1[52..])?;
+            let [slot, value] = [&record.1[20..52], &record.1[52..]].map(B256::from_slice);
+            leaves.push(slot_leaf(slot.into(), value.into()));
+            record = read_record(input)?;
+        }
+        let root = trie.root(&storage_prefix(owner), leaves)?;
+        let row = rows.binary_search_by_key(&owner, |r| r.0).ok().map(|i| rows[i].1);
+        if row.is_none_or(|r| r.storage != root) {
+            return Err(bad("an account's storage has another root"));
+        }
+        checked += 1;
+    }
+    if rows.iter().filter(|r| r.1.storage != EMPTY_ROOT_HASH).count() != checked {
+        return Err(bad("an account's storage is missing"));
+    }
+    while record.0 == CODE_RECORD {
+        put(&mut code, keccak256(&record.1).as_slice(), &record.1)?;
+        record = read_record(input)?;
+    }
+    if record.0 != END {
+        return Err(bad("its records are in another order"));
+    }
+    for (_, row) in rows.iter().filter(|r| r.1.code != Row::default().code) {
+        if code.get(row.code.as_slice()).map_err(ChainError::store)?.is_none() {
+            return Err(bad("a contract's code is missing"));
+        }
+    }
+    let leaves: Vec<Change> = rows.iter().map(|(a, r)| (account_path(*a), Some(leaf(r)))).collect();
+    if trie.root(account_prefix(), leaves)? != last.state_root {
+        return Err(bad("the state has another root"));
+    }
+    Ok(headers)
 }
 
 /// The headers at the beginning, and the record after them.
@@ -264,8 +291,8 @@ fn read_headers(
         }
         headers.push(header);
     };
-    let empty = Arc::new(Store::with_backend(redb::backends::InMemoryBackend::new())?);
-    let first = genesis_block(genesis, &empty.view()?)?.block.header;
+    let empty = Arc::new(Store::in_memory()?);
+    let first = genesis_block(genesis, &empty.view())?.block.header;
     if headers.first() != Some(&first) {
         return Err(bad("it is of a chain with another genesis"));
     }

@@ -1,4 +1,7 @@
 //! The chain on disk: one durable transaction a block, and consistent views of the state between blocks.
+//!
+//! Two databases: blocks in one, each with what it changes in the state; the state in the other, which follows
+//! ([`crate::state`]). A block is there when the first has it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +13,7 @@ use alloy_primitives::{Address, B256, Bytes, KECCAK256_EMPTY, U256};
 use alloy_rlp::Decodable;
 use alloy_trie::EMPTY_ROOT_HASH;
 use isobit_ledger::{Job, Params};
-use redb::{Database, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition, TableHandle};
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use revm::DatabaseRef;
 use revm::bytecode::Bytecode;
 use revm::database_interface::DBErrorMarker;
@@ -19,22 +22,18 @@ use revm::state::AccountInfo;
 use crate::ChainError;
 use crate::block::{Block, Built, LEDGER, decode_receipts, decode_txs, encode_list, encode_txs};
 use crate::slots::{Ledger, Slots};
+use crate::state::{Layer, State, States, Table, Told};
 use crate::trie::{Dirty, Nodes};
 
-pub(crate) type Table = TableDefinition<'static, &'static [u8], &'static [u8]>;
+pub(crate) type BlockTable = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
-pub(crate) const ACCOUNTS: Table = Table::new("accounts");
-pub(crate) const STORAGE: Table = Table::new("storage");
-pub(crate) const CODE: Table = Table::new("code");
-pub(crate) const TRIE: Table = Table::new("trie");
-pub(crate) const HEADERS: Table = Table::new("headers");
-pub(crate) const BODIES: Table = Table::new("bodies");
-pub(crate) const RECEIPTS: Table = Table::new("receipts");
-pub(crate) const NUMBERS: Table = Table::new("numbers");
-pub(crate) const TXS: Table = Table::new("transactions");
-const JOBS: Table = Table::new("ended_jobs");
-pub(crate) const META: Table = Table::new("meta");
-const ALL: [Table; 11] = [ACCOUNTS, STORAGE, CODE, TRIE, HEADERS, BODIES, RECEIPTS, NUMBERS, TXS, JOBS, META];
+pub(crate) const HEADERS: BlockTable = BlockTable::new("headers");
+pub(crate) const BODIES: BlockTable = BlockTable::new("bodies");
+pub(crate) const RECEIPTS: BlockTable = BlockTable::new("receipts");
+/// What blocks change in the state, until its database has it.
+const CHANGES: BlockTable = BlockTable::new("changes");
+pub(crate) const META: BlockTable = BlockTable::new("meta");
+const ALL: [BlockTable; 5] = [HEADERS, BODIES, RECEIPTS, CHANGES, META];
 
 impl DBErrorMarker for ChainError {}
 
@@ -85,9 +84,12 @@ pub(crate) struct Changes {
     pub(crate) trie: Dirty,
 }
 
-/// The chain's database.
+/// The chain's databases.
 pub struct Store {
-    pub(crate) database: Database,
+    pub(crate) blocks: Database,
+    pub(crate) states: Arc<States>,
+    /// Brings the state's database up to date; without it, [`Store::append`] does.
+    follower: Option<std::thread::JoinHandle<()>>,
     code: Mutex<BTreeMap<B256, Bytecode>>,
 }
 
@@ -105,43 +107,72 @@ fn slot_key(address: Address, slot: B256) -> [u8; 52] {
 }
 
 impl Store {
-    /// Opens the database in a file, or makes it.
-    pub fn open(path: &Path) -> Result<Self, ChainError> {
-        Self::new(Database::create(path).map_err(ChainError::store)?)
+    /// Opens the databases in a folder, or makes them.
+    pub fn open(folder: &Path) -> Result<Self, ChainError> {
+        let [blocks, state] = ["blocks.redb", "state.redb"]
+            .map(|name| Database::create(folder.join(name)).map_err(ChainError::store));
+        let mut store = Self::new(blocks?, state?)?;
+        let states = store.states.clone();
+        let follower = std::thread::Builder::new().name("state".into()).spawn(move || states.keep_flushing());
+        store.follower = Some(follower.map_err(ChainError::store)?);
+        Ok(store)
     }
 
-    /// Opens the database in another backend: memory, or one that fails on purpose.
-    pub fn with_backend(backend: impl StorageBackend) -> Result<Self, ChainError> {
-        Self::new(Database::builder().create_with_backend(backend).map_err(ChainError::store)?)
+    /// Opens the databases in other backends: memory, or ones that fail on purpose.
+    pub fn with_backends(
+        blocks: impl StorageBackend,
+        state: impl StorageBackend,
+    ) -> Result<Self, ChainError> {
+        let blocks = Database::builder().create_with_backend(blocks).map_err(ChainError::store)?;
+        Self::new(blocks, Database::builder().create_with_backend(state).map_err(ChainError::store)?)
     }
 
-    fn new(database: Database) -> Result<Self, ChainError> {
-        let write = database.begin_write().map_err(ChainError::store)?;
+    /// A store in memory.
+    pub fn in_memory() -> Result<Self, ChainError> {
+        let memory = redb::backends::InMemoryBackend::new;
+        Self::with_backends(memory(), memory())
+    }
+
+    fn new(blocks: Database, state: Database) -> Result<Self, ChainError> {
+        let write = blocks.begin_write().map_err(ChainError::store)?;
         for table in ALL {
             write.open_table(table).map_err(ChainError::store)?;
         }
         write.commit().map_err(ChainError::store)?;
-        Ok(Self { database, code: Mutex::default() })
+        let states = Arc::new(States::new(state)?);
+        let store = Self { blocks, states, follower: None, code: Mutex::default() };
+        let flushed = store.states.flushed();
+        match store.head()? {
+            // The first state is written before the first block: a crash came between.
+            None if flushed.is_some() => store.states.clear()?,
+            None => {}
+            Some(head) => {
+                for number in flushed.map_or(0, |f| f + 1)..=head {
+                    let changes = store.get(CHANGES, &number.to_be_bytes())?;
+                    let changes = changes.ok_or(ChainError::Corrupt(
+                        "the state of its last block is missing (state.redb, beside blocks.redb); restore a snapshot into another --data",
+                    ))?;
+                    store.states.push(Layer::decode(&changes)?);
+                }
+                if flushed.is_some_and(|f| f > head) {
+                    return Err(ChainError::Corrupt(
+                        "the state (state.redb) is of a later block than the last one",
+                    ));
+                }
+            }
+        }
+        Ok(store)
     }
 
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError> {
-        let read = self.database.begin_read().map_err(ChainError::store)?;
+    fn get(&self, table: BlockTable, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError> {
+        let read = self.blocks.begin_read().map_err(ChainError::store)?;
         let table = read.open_table(table).map_err(ChainError::store)?;
         Ok(table.get(key).map_err(ChainError::store)?.map(|v| v.value().to_vec()))
     }
 
     /// The state as it is now; it stays so while blocks are added.
-    pub(crate) fn view(self: &Arc<Self>) -> Result<View, ChainError> {
-        let read = self.database.begin_read().map_err(ChainError::store)?;
-        let open = |table| read.open_table(table).map_err(ChainError::store);
-        Ok(View(Arc::new(Tables {
-            accounts: open(ACCOUNTS)?,
-            storage: open(STORAGE)?,
-            code: open(CODE)?,
-            trie: open(TRIE)?,
-            headers: open(HEADERS)?,
-            store: self.clone(),
-        })))
+    pub(crate) fn view(self: &Arc<Self>) -> View {
+        View { state: self.states.current(), store: self.clone() }
     }
 
     /// The number of the last block; `None` before the genesis.
@@ -159,8 +190,8 @@ impl Store {
 
     /// The number of a block by its hash.
     pub fn number(&self, hash: B256) -> Result<Option<u64>, ChainError> {
-        let number = self.get(NUMBERS, hash.as_slice())?;
-        Ok(number.and_then(|n| n.try_into().ok()).map(u64::from_be_bytes))
+        let number = self.states.current().get(Table::Numbers, hash.as_slice())?;
+        Ok(number.and_then(|n| n[..].try_into().ok()).map(u64::from_be_bytes))
     }
 
     /// A block by its number; `None` also for one that was pruned, or is older than the snapshot that the chain came of.
@@ -179,81 +210,108 @@ impl Store {
 
     /// In which block a transaction is, and where in it.
     pub fn tx(&self, hash: B256) -> Result<Option<(u64, usize)>, ChainError> {
-        let Some(place) = self.get(TXS, hash.as_slice())? else { return Ok(None) };
+        let Some(place) = self.states.current().get(Table::Txs, hash.as_slice())? else { return Ok(None) };
         let place: [u8; 16] =
-            place.try_into().map_err(|_| ChainError::corrupt("a transaction's place is malformed"))?;
+            place[..].try_into().map_err(|_| ChainError::corrupt("a transaction's place is malformed"))?;
         let place = u128::from_be_bytes(place);
         Ok(Some(((place >> 64) as u64, place as u64 as usize)))
     }
 
     /// A job that ended.
     pub fn job(&self, id: B256) -> Result<Option<Job>, ChainError> {
-        let job = self.get(JOBS, id.as_slice())?;
+        let job = self.states.current().get(Table::Jobs, id.as_slice())?;
         let job = job.map(|b| Job::decode(&mut &b[..])).transpose();
         job.map_err(|_| ChainError::corrupt("an ended job is malformed"))
     }
 
+    /// Writes the first block and the state before it.
+    pub(crate) fn found(&self, built: &Built) -> Result<(), ChainError> {
+        let layer = layer(built);
+        self.states.found(|write| Ok((layer.number, layer.write(write)?)))?;
+        self.write_block(built, None)
+    }
+
     /// Writes a block and what it did. When this returns, all of it is on disk; before, none of it.
     pub(crate) fn append(&self, built: &Built) -> Result<(), ChainError> {
-        let mut write = self.database.begin_write().map_err(ChainError::store)?;
+        self.states.make_room(self.follower.is_none())?;
+        let layer = layer(built);
+        self.write_block(built, Some(layer.encode()))?;
+        self.states.push(layer);
+        Ok(())
+    }
+
+    fn write_block(&self, built: &Built, changes: Option<Vec<u8>>) -> Result<(), ChainError> {
+        let mut write = self.blocks.begin_write().map_err(ChainError::store)?;
         write.set_quick_repair(true);
-        let Built { block, receipts, ended, changes, .. } = built;
+        let Built { block, receipts, .. } = built;
         let number = block.header.number.to_be_bytes();
-        {
-            let put = |table: Table, rows: &mut dyn Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>| {
-                let mut table = write.open_table(table).map_err(ChainError::store)?;
-                for (key, value) in rows {
-                    match value {
-                        Some(value) => table.insert(&key[..], &value[..]).map_err(ChainError::store)?,
-                        None => table.remove(&key[..]).map_err(ChainError::store)?,
-                    };
-                }
-                Ok::<(), ChainError>(())
-            };
-            let rows = changes.accounts.iter().map(|(a, r)| (a.to_vec(), r.map(|r| r.encode())));
-            put(ACCOUNTS, &mut { rows })?;
-            let slots = changes
-                .storage
-                .iter()
-                .map(|((a, s), v)| (slot_key(*a, *s).to_vec(), (!v.is_zero()).then(|| v.to_vec())));
-            put(STORAGE, &mut { slots })?;
-            put(CODE, &mut changes.code.iter().map(|(h, c)| (h.to_vec(), Some(c.to_vec()))))?;
-            put(TRIE, &mut changes.trie.iter().map(|(k, n)| (k.clone(), n.clone())))?;
-            let one = |key: &[u8], value: Vec<u8>| std::iter::once((key.to_vec(), Some(value)));
-            put(HEADERS, &mut one(&number, alloy_rlp::encode(&block.header)))?;
-            put(BODIES, &mut one(&number, encode_txs(&block.txs)))?;
-            put(RECEIPTS, &mut one(&number, encode_list(receipts)))?;
-            put(NUMBERS, &mut one(block.hash.as_slice(), number.to_vec()))?;
-            let places = block.txs.iter().enumerate().map(|(i, tx)| {
-                let place = u128::from(block.header.number) << 64 | i as u128;
-                (tx.inner().hash().to_vec(), Some(place.to_be_bytes().to_vec()))
-            });
-            put(TXS, &mut { places })?;
-            put(JOBS, &mut ended.iter().map(|j| (j.id.to_vec(), Some(alloy_rlp::encode(j)))))?;
-            put(META, &mut one(b"head", number.to_vec()))?;
+        let put = |table: BlockTable, key: &[u8], value: Vec<u8>| {
+            let mut table = write.open_table(table).map_err(ChainError::store)?;
+            table.insert(key, &value[..]).map(drop).map_err(ChainError::store)
+        };
+        put(HEADERS, &number, alloy_rlp::encode(&block.header))?;
+        put(BODIES, &number, encode_txs(&block.txs))?;
+        put(RECEIPTS, &number, encode_list(receipts))?;
+        put(META, b"head", number.to_vec())?;
+        if let Some(changes) = changes {
+            put(CHANGES, &number, changes)?;
+        }
+        if let Some(flushed) = self.states.flushed() {
+            let mut table = write.open_table(CHANGES).map_err(ChainError::store)?;
+            let old = ..=&flushed.to_be_bytes()[..];
+            table.retain_in(old, |_, _| false).map_err(ChainError::store)?;
         }
         write.commit().map_err(ChainError::store)
     }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.states.stop();
+        if let Some(thread) = self.follower.take() {
+            let _ = thread.join(); // a panic there has been reported by the thread itself
+        }
+    }
+}
+
+/// The rows that a block changes.
+fn layer(built: &Built) -> Layer {
+    let Built { block, ended, changes, .. } = built;
+    let mut layer = Layer::new(block.header.number);
+    for (address, row) in &changes.accounts {
+        layer.put(Table::Accounts, address.to_vec(), row.map(|r| r.encode()).unwrap_or_default());
+    }
+    for ((address, slot), value) in &changes.storage {
+        let value = if value.is_zero() { Vec::new() } else { value.to_vec() };
+        layer.put(Table::Storage, slot_key(*address, *slot).to_vec(), value);
+    }
+    for (hash, code) in &changes.code {
+        layer.put(Table::Code, hash.to_vec(), code.clone());
+    }
+    for (key, node) in &changes.trie {
+        layer.put(Table::Trie, key.clone(), node.clone().unwrap_or_default());
+    }
+    layer.put(Table::Numbers, block.hash.to_vec(), block.header.number.to_be_bytes().to_vec());
+    for (i, tx) in block.txs.iter().enumerate() {
+        let place = u128::from(block.header.number) << 64 | i as u128;
+        layer.put(Table::Txs, tx.inner().hash().to_vec(), place.to_be_bytes().to_vec());
+    }
+    for job in ended {
+        layer.put(Table::Jobs, job.id.to_vec(), alloy_rlp::encode(job));
+    }
+    layer
 }
 
 fn decode_header(mut bytes: &[u8]) -> Result<Header, ChainError> {
     Header::decode(&mut bytes).map_err(|_| ChainError::corrupt("a header is malformed"))
 }
 
-type ReadTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
-
-struct Tables {
-    accounts: ReadTable,
-    storage: ReadTable,
-    code: ReadTable,
-    trie: ReadTable,
-    headers: ReadTable,
-    store: Arc<Store>,
-}
-
 /// The state after a block, for reading.
 #[derive(Clone)]
-pub(crate) struct View(Arc<Tables>);
+pub(crate) struct View {
+    state: Arc<State>,
+    store: Arc<Store>,
+}
 
 impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -261,47 +319,38 @@ impl std::fmt::Debug for View {
     }
 }
 
-fn get(table: &ReadTable, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError> {
-    Ok(table.get(key).map_err(ChainError::store)?.map(|v| v.value().to_vec()))
-}
-
-/// Who hears of rows.
-type Told<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), ChainError> + 'a;
-
 impl View {
     pub(crate) fn row(&self, address: Address) -> Result<Option<Row>, ChainError> {
-        get(&self.0.accounts, address.as_slice())?.map(|r| Row::decode(&r)).transpose()
+        self.state.get(Table::Accounts, address.as_slice())?.map(|r| Row::decode(&r)).transpose()
     }
 
     /// Every account, in ascending order of address.
     pub(crate) fn rows(&self) -> Result<Vec<(Address, Row)>, ChainError> {
-        let rows = self.0.accounts.range::<&[u8]>(..).map_err(ChainError::store)?;
-        rows.map(|row| {
-            let (key, value) = row.map_err(ChainError::store)?;
-            Ok((Address::from_slice(key.value()), Row::decode(value.value())?))
-        })
-        .collect()
+        let mut rows = Vec::new();
+        self.each(Table::Accounts, &mut |key, value| {
+            rows.push((Address::from_slice(key), Row::decode(value)?));
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
-    /// Every row of a table of the state, in ascending order of key.
+    /// Every row of a table, in ascending order of key.
     pub(crate) fn each(&self, table: Table, told: &mut Told<'_>) -> Result<(), ChainError> {
-        let tables = [(ACCOUNTS, &self.0.accounts), (STORAGE, &self.0.storage), (CODE, &self.0.code)];
-        let found = tables.into_iter().find(|(t, _)| t.name() == table.name());
-        let (_, rows) = found.ok_or(ChainError::Corrupt("that table is no part of the state"))?;
-        for row in rows.range::<&[u8]>(..).map_err(ChainError::store)? {
-            let (key, value) = row.map_err(ChainError::store)?;
-            told(key.value(), value.value())?;
-        }
-        Ok(())
+        self.state.each(table, told)
+    }
+
+    /// The size in memory of what the last block changed.
+    pub(crate) fn last_bytes(&self) -> usize {
+        self.state.last_bytes()
     }
 
     pub(crate) fn slot(&self, address: Address, slot: B256) -> Result<B256, ChainError> {
-        let value = get(&self.0.storage, &slot_key(address, slot))?;
+        let value = self.state.get(Table::Storage, &slot_key(address, slot))?;
         Ok(value.map(|v| B256::from_slice(&v)).unwrap_or_default())
     }
 
     pub(crate) fn code(&self, hash: B256) -> Result<Bytes, ChainError> {
-        Ok(get(&self.0.code, hash.as_slice())?.unwrap_or_default().into())
+        Ok(self.state.get(Table::Code, hash.as_slice())?.unwrap_or_default())
     }
 
     /// The ledger as it is in this state. Only for reading.
@@ -331,8 +380,8 @@ impl Slots for &View {
 }
 
 impl Nodes for View {
-    fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError> {
-        get(&self.0.trie, key)
+    fn node(&self, key: &[u8]) -> Result<Option<Bytes>, ChainError> {
+        self.state.get(Table::Trie, key)
     }
 }
 
@@ -352,7 +401,7 @@ impl DatabaseRef for View {
     }
 
     fn code_by_hash_ref(&self, hash: B256) -> Result<Bytecode, ChainError> {
-        let cache = || self.0.store.code.lock().unwrap_or_else(|e| e.into_inner());
+        let cache = || self.store.code.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(code) = cache().get(&hash) {
             return Ok(code.clone());
         }
@@ -371,7 +420,6 @@ impl DatabaseRef for View {
     }
 
     fn block_hash_ref(&self, number: u64) -> Result<B256, ChainError> {
-        let header = get(&self.0.headers, &number.to_be_bytes())?;
-        Ok(header.map(|h| decode_header(&h)).transpose()?.map(|h| h.hash_slow()).unwrap_or_default())
+        Ok(self.store.header(number)?.map(|h| h.hash_slow()).unwrap_or_default())
     }
 }

@@ -13,7 +13,7 @@ use crate::ChainError;
 /// Where a trie's nodes are.
 pub(crate) trait Nodes {
     /// The RLP of the node with this key.
-    fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError>;
+    fn node(&self, key: &[u8]) -> Result<Option<Bytes>, ChainError>;
 }
 
 /// A node's RLP by its key, or that it is no more.
@@ -250,7 +250,7 @@ pub(crate) fn proof(nodes: &dyn Nodes, prefix: &[u8], key: B256) -> Result<Vec<B
         let node = decode(&rlp)?;
         // A node below 32 bytes is inside its parent.
         if rlp.len() >= 32 || path.is_empty() {
-            proof.push(rlp.into());
+            proof.push(rlp);
         }
         match node {
             TrieNode::Branch(b) if b.state_mask.is_bit_set(key.get_unchecked(path.len())) => {
@@ -274,8 +274,8 @@ mod tests {
     struct Map(BTreeMap<Vec<u8>, Vec<u8>>);
 
     impl Nodes for Map {
-        fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError> {
-            Ok(self.0.get(key).cloned())
+        fn node(&self, key: &[u8]) -> Result<Option<Bytes>, ChainError> {
+            Ok(self.0.get(key).cloned().map(Bytes::from))
         }
     }
 

@@ -27,7 +27,7 @@ fn addresses(n: usize) -> Vec<Multiaddr> {
 
 fn start(key: &Key, genesis: &Genesis, me: Multiaddr, peers: Vec<Multiaddr>) -> Member {
     let memory = redb::backends::InMemoryBackend::new;
-    let chain = Chain::in_store(Store::with_backend(memory()).unwrap(), genesis.clone()).unwrap();
+    let chain = Chain::in_store(Store::in_memory().unwrap(), genesis.clone()).unwrap();
     let (chain, disk) = (Arc::new(chain), Disk::with_backend(memory()).unwrap());
     let config = Config::new(me, peers, Duration::from_millis(20));
     let engine = Engine::start(key.clone(), chain.clone(), disk, &config).unwrap();

@@ -230,7 +230,7 @@ fn genesis(keys: &[Key], users: &[Key]) -> Genesis {
 }
 
 fn chain(genesis: &Genesis) -> Chain {
-    let store = Store::with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+    let store = Store::in_memory().unwrap();
     Chain::in_store(store, genesis.clone()).unwrap()
 }
 

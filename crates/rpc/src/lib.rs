@@ -1,7 +1,7 @@
 //! Ethereum JSON-RPC over HTTP and WebSocket, so that wallets, contracts' tools and Ethereum's libraries work as they are.
 //!
-//! Blocks are final when they are there, so `latest`, `safe`, `finalized` and `pending` are the same block. The state is kept as it is
-//! now: calls and balances of older blocks are refused with a clear error, blocks, transactions, receipts and logs are all kept.
+//! Blocks are final when they are there, so `latest`, `safe`, `finalized` and `pending` are the same block. The states of the
+//! last 128 blocks can be asked for, those of older blocks are refused with a clear error; blocks, transactions, receipts and logs are all kept.
 //! Unknown methods answer -32601, as clients fall back on that.
 
 #![forbid(unsafe_code)]

@@ -1,7 +1,9 @@
 //! Parameters: a list that may be absent or null, shorter than what the method takes, or longer.
 
+use std::sync::Arc;
+
 use alloy_eips::{BlockId, BlockNumberOrTag};
-use isobit_chain::Chain;
+use isobit_chain::{Chain, Head};
 use jsonrpsee::types::Params;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -58,16 +60,19 @@ pub(crate) fn number(of: &Chain, id: BlockId) -> Answer<Option<u64>> {
     })
 }
 
-/// Takes a block whose state is asked for. Only the last one's is kept.
-pub(crate) fn latest(of: &Chain, args: &mut Args) -> Answer<()> {
+/// Takes a block whose state is asked for: those of the last blocks are kept.
+pub(crate) fn head(of: &Chain, args: &mut Args) -> Answer<Arc<Head>> {
     let id: BlockId = args.optional("block")?.unwrap_or_default();
-    let head = of.head().header.number;
+    let last = of.head();
     match number(of, id)? {
         // A block may come in between looking at the head and asking about it.
-        Some(n) if n + 1 >= head => Ok(()),
-        Some(n) => Err(refused(format!(
-            "missing trie node: the state of block {n} is not kept, only that of the last block, {head}; ask for 'latest'"
-        ))),
+        Some(n) if n >= last.header.number => Ok(of.head()),
+        Some(n) => of.head_at(n).ok_or_else(|| {
+            refused(format!(
+                "missing trie node: the state of block {n} is not kept, only those of the last 128 blocks at most, since this node was started; the last one is {}",
+                last.header.number
+            ))
+        }),
         None => Err(refused("header not found")),
     }
 }

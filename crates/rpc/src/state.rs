@@ -1,15 +1,17 @@
 //! Accounts, calls and the node itself.
 
+use std::sync::Arc;
+
 use alloy_primitives::{Address, B256, Bytes, U64, U256, keccak256};
 use alloy_rpc_types_eth::state::StateOverride;
 use alloy_rpc_types_eth::{EIP1186AccountProofResponse, EIP1186StorageProof, TransactionRequest};
-use isobit_chain::Call;
+use isobit_chain::{Call, Head};
 use jsonrpsee::RpcModule;
 use jsonrpsee::core::RegisterMethodError;
 
 use crate::Context;
 use crate::error::{Answer, call, chain, invalid};
-use crate::params::{Args, latest};
+use crate::params::{Args, head};
 
 /// Most slots in one proof.
 const MAX_SLOTS: usize = 1_024;
@@ -30,30 +32,27 @@ pub(crate) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
     module.register_blocking_method("eth_getBalance", |params, c, _| -> Answer<U256> {
         let (mut args, c) = (Args::new(&params)?, &c.chain);
         let address: Address = args.required("address")?;
-        latest(c, &mut args)?;
-        Ok(U256::from(c.head().balance(address).map_err(chain)?))
+        Ok(U256::from(head(c, &mut args)?.balance(address).map_err(chain)?))
     })?;
     module.register_blocking_method("eth_getCode", |params, c, _| -> Answer<Bytes> {
         let (mut args, c) = (Args::new(&params)?, &c.chain);
         let address: Address = args.required("address")?;
-        latest(c, &mut args)?;
-        c.head().code(address).map_err(chain)
+        head(c, &mut args)?.code(address).map_err(chain)
     })?;
     module.register_blocking_method("eth_getStorageAt", |params, c, _| -> Answer<B256> {
         let (mut args, c) = (Args::new(&params)?, &c.chain);
         let address: Address = args.required("address")?;
         let slot: U256 = args.required("slot")?;
-        latest(c, &mut args)?;
-        c.head().slot(address, slot.into()).map_err(chain)
+        head(c, &mut args)?.slot(address, slot.into()).map_err(chain)
     })?;
     module.register_blocking_method("eth_getProof", |params, c, _| proof(&params, &c))?;
     module.register_blocking_method("eth_call", |params, c, _| -> Answer<Bytes> {
-        let (request, c) = (request(&params, &c)?, &c.chain);
-        c.head().call(&request).map_err(call)
+        let (request, head) = request(&params, &c)?;
+        head.call(&request).map_err(call)
     })?;
     module.register_blocking_method("eth_estimateGas", |params, c, _| -> Answer<U64> {
-        let (request, c) = (request(&params, &c)?, &c.chain);
-        Ok(U64::from(c.head().estimate(&request).map_err(call)?))
+        let (request, head) = request(&params, &c)?;
+        Ok(U64::from(head.estimate(&request).map_err(call)?))
     })?;
     Ok(())
 }
@@ -65,9 +64,9 @@ fn proof(params: &jsonrpsee::types::Params<'_>, c: &Context) -> Answer<EIP1186Ac
     if slots.len() > MAX_SLOTS {
         return Err(invalid(format!("at most {MAX_SLOTS} slots in one proof")));
     }
-    latest(&c.chain, &mut args)?;
+    let head = head(&c.chain, &mut args)?;
     let slots: Vec<B256> = slots.into_iter().map(B256::from).collect();
-    let proof = c.chain.head().proof(address, &slots).map_err(chain)?;
+    let proof = head.proof(address, &slots).map_err(chain)?;
     let (nonce, balance, code_hash, storage_hash) = proof.account;
     let storage_proof = proof.slots.into_iter().map(|(key, value, proof)| EIP1186StorageProof {
         key: key.into(),
@@ -85,17 +84,14 @@ fn proof(params: &jsonrpsee::types::Params<'_>, c: &Context) -> Answer<EIP1186Ac
     })
 }
 
-/// The call in `[request, block, overrides]`.
-fn request(params: &jsonrpsee::types::Params<'_>, c: &Context) -> Answer<Call> {
+/// The call in `[request, block, overrides]`, and the block after which it is made.
+fn request(params: &jsonrpsee::types::Params<'_>, c: &Context) -> Answer<(Call, Arc<Head>)> {
     let mut args = Args::new(params)?;
     let request: TransactionRequest = args.required("call")?;
-    latest(&c.chain, &mut args)?;
+    let head = head(&c.chain, &mut args)?;
     let overrides: Option<StateOverride> = args.optional("state override")?;
-    if overrides.is_some_and(|o| !o.is_empty()) {
-        return Err(invalid("state overrides are not supported"));
-    }
     let price = request.max_fee_per_gas.or(request.gas_price);
-    Ok(Call {
+    let call = Call {
         from: request.from.unwrap_or_default(),
         to: request.to.and_then(|to| to.to().copied()),
         gas: request.gas,
@@ -103,5 +99,7 @@ fn request(params: &jsonrpsee::types::Params<'_>, c: &Context) -> Answer<Call> {
         value: request.value.unwrap_or_default(),
         data: request.input.into_input().unwrap_or_default(),
         access_list: request.access_list.unwrap_or_default(),
-    })
+        overrides: overrides.unwrap_or_default(),
+    };
+    Ok((call, head))
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::Context;
 use crate::blocks::transaction;
 use crate::error::{Answer, chain};
-use crate::params::{Args, latest, number};
+use crate::params::{Args, head, number};
 
 pub(crate) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMethodError> {
     module.register_blocking_method("eth_sendRawTransaction", |params, c, _| -> Answer<B256> {
@@ -27,8 +27,7 @@ pub(crate) fn register(module: &mut RpcModule<Context>) -> Result<(), RegisterMe
         }
         let mut args = Args::new(&params)?;
         let address: Address = args.required("address")?;
-        latest(&c.chain, &mut args)?;
-        Ok(U64::from(c.chain.head().nonce(address).map_err(chain)?))
+        Ok(U64::from(head(&c.chain, &mut args)?.nonce(address).map_err(chain)?))
     })?;
     module.register_blocking_method(
         "eth_getTransactionByHash",

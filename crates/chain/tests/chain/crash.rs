@@ -125,13 +125,14 @@ fn a_disk_that_fails_anywhere_loses_nothing_that_was_committed() {
     let mut failures_within_a_commit = 0;
     for seed in 0..60 {
         let mut rng = Rng::new(seed, 0);
-        let mut disk = Flaky::default();
+        let mut disks = [Flaky::default(), Flaky::default()];
+        let store = |[blocks, state]: &[Flaky; 2]| Store::with_backends(blocks.clone(), state.clone());
         let mut committed: Vec<Block> = Vec::new();
         for life in 0..6 {
             // A disk may fail while the chain is being opened, too.
             let armed = life > 0 && rng.below(4) == 0;
-            disk.0.lock().unwrap().operations_left = armed.then(|| rng.below(30) as u64);
-            let opened = Store::with_backend(disk.clone()).and_then(|s| Chain::in_store(s, genesis(&keys)));
+            disks[rng.below(2)].0.lock().unwrap().operations_left = armed.then(|| rng.below(30) as u64);
+            let opened = store(&disks).and_then(|s| Chain::in_store(s, genesis(&keys)));
             if let Ok(chain) = opened {
                 let head = chain.head();
                 // A block whose commit failed may be there or not, and nothing between.
@@ -147,7 +148,9 @@ fn a_disk_that_fails_anywhere_loses_nothing_that_was_committed() {
                     assert_eq!(head.hash, last.hash, "seed {seed}, life {life}");
                 }
                 head.check_coins().unwrap();
-                disk.0.lock().unwrap().operations_left = Some(rng.below(120) as u64);
+                // The state's disk is written to once in many blocks.
+                let fails = rng.below(2);
+                disks[fails].0.lock().unwrap().operations_left = Some(rng.below([400, 100][fails]) as u64);
                 loop {
                     let Ok(built) = next(&chain, &mut rng, &keys) else { break };
                     if chain.commit(&built).is_err() {
@@ -157,11 +160,10 @@ fn a_disk_that_fails_anywhere_loses_nothing_that_was_committed() {
                     committed.push(built.block);
                 }
             }
-            disk = disk.after_power_loss(&mut rng);
+            disks = disks.map(|d| d.after_power_loss(&mut rng));
         }
         // What is on the disk in the end is a replay from genesis, block for block.
-        let store = Store::with_backend(disk).unwrap();
-        let found = Chain::in_store(store, genesis(&keys)).unwrap();
+        let found = Chain::in_store(store(&disks).unwrap(), genesis(&keys)).unwrap();
         let replay = Chain::in_store(memory(), genesis(&keys)).unwrap();
         for number in 1..=found.head().header.number {
             let block = found.store().block(number).unwrap().unwrap();
@@ -169,6 +171,16 @@ fn a_disk_that_fails_anywhere_loses_nothing_that_was_committed() {
             replay.commit(&built).unwrap();
         }
         assert_eq!(replay.head().hash, found.head().hash, "seed {seed}");
+        let states = [&replay, &found].map(|chain| {
+            let mut state = Vec::new();
+            chain.snapshot(&mut state, |_| {}).unwrap();
+            state
+        });
+        assert!(states[0] == states[1], "seed {seed}: another state");
+        for tx in committed.iter().flat_map(|b| &b.txs) {
+            let hash = *tx.inner().hash();
+            assert_eq!(found.store().tx(hash).unwrap(), replay.store().tx(hash).unwrap(), "seed {seed}");
+        }
         assert!(found.head().header.number as usize >= committed.len(), "seed {seed}");
     }
     assert!(failures_within_a_commit > 200, "{failures_within_a_commit}");

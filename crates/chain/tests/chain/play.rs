@@ -233,3 +233,34 @@ fn the_pool() {
     }
     assert_eq!(by_block.values().sum::<usize>(), 40);
 }
+
+/// The states of the last blocks are kept as they were, whatever has gone to the database since.
+#[test]
+fn the_last_states_can_be_asked_for() {
+    let mut w = World::new(1);
+    let to = Address::repeat_byte(0x99);
+    let first = w.chain.head().header.number;
+    for _ in 0..200 {
+        w.order(0, transfer(to, 1)).unwrap();
+        w.block();
+    }
+    let last = w.chain.head().header.number;
+    for number in 0..=last {
+        let head = w.chain.head_at(number);
+        assert_eq!(head.is_some(), number > last - 128, "{number}");
+        let Some(head) = head else { continue };
+        assert_eq!(head.hash, w.chain.store().header(number).unwrap().unwrap().hash_slow());
+        assert_eq!(head.balance(to).unwrap(), u128::from(number - first));
+        let proof = head.proof(to, &[]).unwrap();
+        let account = TrieAccount { balance: U256::from(number - first), ..TrieAccount::default() };
+        let leaf = alloy_rlp::encode(account);
+        verify_proof(
+            head.header.state_root,
+            alloy_trie::Nibbles::unpack(keccak256(to)),
+            Some(leaf),
+            &proof.proof,
+        )
+        .unwrap();
+    }
+    assert!(w.chain.head_at(last + 1).is_none());
+}

@@ -21,7 +21,7 @@ pub(crate) fn genesis(keys: &[Key]) -> Genesis {
 }
 
 pub(crate) fn memory() -> Store {
-    Store::with_backend(redb::backends::InMemoryBackend::new()).unwrap()
+    Store::in_memory().unwrap()
 }
 
 pub(crate) struct World {

@@ -119,7 +119,7 @@ fn restore(dir: &Path, from: &Path, block: B256, genesis: Option<&Path>, json: b
     let file = std::fs::File::open(from).with_context(|| format!("cannot read {}", from.display()))?;
     let folder = dir.join("chain");
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let store = isobit_chain::Store::open(&folder.join("chain.redb"))?;
+    let store = isobit_chain::Store::open(&folder)?;
     let number = store.restore(&genesis, block, &mut std::io::BufReader::new(file))?;
     if json {
         output::json(&serde_json::json!({ "block": block, "number": number }));
