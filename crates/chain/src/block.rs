@@ -1,6 +1,6 @@
 //! Blocks as Ethereum has them: header, transactions, receipts, and their encodings.
 
-use alloy_consensus::transaction::{Recovered, SignerRecoverable};
+use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{Header, ReceiptEnvelope, Signed, TxEnvelope, TxLegacy};
 use alloy_eips::eip2718::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, B256, Bytes, Signature, TxKind, U256, address};
@@ -102,7 +102,8 @@ pub fn decode_tx(bytes: &[u8]) -> Result<Recovered<TxEnvelope>, ChainError> {
     if let Some(sender) = system_sender(&tx) {
         return Ok(Recovered::new_unchecked(tx, sender));
     }
-    let sender = tx.recover_signer().map_err(|_| fail("its signature is invalid"))?;
+    let sender = isobit_proof::recover(tx.signature_hash(), tx.signature());
+    let sender = sender.ok_or_else(|| fail("its signature is invalid"))?;
     Ok(Recovered::new_unchecked(tx, sender))
 }
 

@@ -2,7 +2,7 @@
 //! the same run. After each run the faults end; then every honest validator must come to the same blocks, with every
 //! transaction that was accepted in them.
 //!
-//! `ISOBIT_SEEDS=100000 cargo test --release -p isobit-consensus --test simulation` for more seeds, `ISOBIT_SEED=7` for one.
+//! `ISOBIT_SEEDS=100000 cargo test --release -p isobit-consensus --test simulation` for more seeds, `ISOBIT_SEEDS=7..8` for one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -471,11 +471,10 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
 
 #[test]
 fn no_forks_no_stops_nothing_lost() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
-    let seeds: Vec<u64> = match number("ISOBIT_SEED") {
-        Some(seed) => vec![seed],
-        None => (0..number("ISOBIT_SEEDS").unwrap_or(1_000)).collect(),
-    };
+    let asked = std::env::var("ISOBIT_SEEDS").unwrap_or_else(|_| "1000".into());
+    let (first, end) = asked.split_once("..").unwrap_or(("0", &asked));
+    let [first, end] = [first, end].map(|n| n.parse::<u64>().expect("ISOBIT_SEEDS is N or FIRST..END"));
+    let seeds: Vec<u64> = (first..end).collect();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let next = AtomicUsize::new(0);
     let one = |&s: &u64| simulate(s, if s % 8 == 7 { 7 } else { 4 }, s % 2 == 1);

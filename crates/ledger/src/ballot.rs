@@ -92,6 +92,5 @@ impl SignedBallot {
 /// Whether this is that address' signature of a digest, with s in the lower half.
 pub fn is_signed(digest: B256, signature: &[u8; 65], by: Address) -> bool {
     let Ok(signature) = Signature::from_raw(signature) else { return false };
-    signature.normalize_s().is_none()
-        && signature.recover_address_from_prehash(&digest).is_ok_and(|signer| signer == by)
+    isobit_proof::recover(digest, &signature) == Some(by)
 }

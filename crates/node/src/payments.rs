@@ -195,9 +195,7 @@ pub(crate) fn check(local: &Local, payment: &Payment, asked: &Requirements) -> R
     };
     let signature = Signature::from_raw(&payment.payload.signature).ok();
     let digest = signed.eip712_signing_hash(&domain(local));
-    let signer = signature
-        .filter(|s| s.normalize_s().is_none())
-        .and_then(|s| s.recover_address_from_prehash(&digest).ok());
+    let signer = signature.and_then(|s| isobit_proof::recover(digest, &s));
     if signer != Some(a.from) {
         let why = "the signature is not the payer's; contracts cannot sign here".into();
         return Err(invalid("invalid_exact_evm_payload_signature", why));

@@ -162,7 +162,7 @@ impl Key {
 }
 
 /// Who signed `digest`; `None` for a malformed signature or one with a high s (each signature has one form).
-pub(crate) fn recover(digest: B256, signature: &Signature) -> Option<Address> {
+pub fn recover(digest: B256, signature: &Signature) -> Option<Address> {
     if signature.normalize_s().is_some() {
         return None;
     }

@@ -22,7 +22,7 @@ mod receipt;
 mod roots;
 pub mod verify;
 
-pub use key::{Key, KeyError};
+pub use key::{Key, KeyError, recover};
 pub use receipt::{FORMAT, Outcome, PROFILE, Receipt, ReceiptError, SignedReceipt};
 pub use roots::{
     TensorsError, decode_set, decode_tensors, encode_set, encode_tensors, set_root, tensors_root,
