@@ -151,9 +151,15 @@ pub(crate) fn build(
 ) -> Result<Built, ChainError> {
     let header = next_header(genesis, parent, proposal.timestamp, proposal.beneficiary);
     let mut run = Run::new(genesis, view, header);
+    let mut behind = BTreeSet::new();
     for tx in &proposal.txs {
+        // Without one transaction of a sender no later one can be in the block, and it is not at fault.
+        if behind.contains(&tx.signer()) {
+            continue;
+        }
         let may_wait = !proposal.overdue.contains(tx.inner().hash());
         if let Err(refused) = run.transact(tx, may_wait)? {
+            behind.insert(tx.signer());
             run.refused.push(refused);
         }
     }

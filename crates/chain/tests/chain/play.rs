@@ -264,3 +264,24 @@ fn the_last_states_can_be_asked_for() {
     }
     assert!(w.chain.head_at(last + 1).is_none());
 }
+
+/// A block that has no room for one of a sender's transactions may have room for a smaller one after it, which waits then.
+#[test]
+fn a_full_block_loses_nothing() {
+    let mut w = World::new(1);
+    let endless = Order {
+        gas: 40_000_000,
+        to: alloy_primitives::TxKind::Create,
+        data: vec![0x5b, 0x60, 0x00, 0x56].into(),
+        ..transfer(Address::ZERO, 0)
+    };
+    let to = Address::repeat_byte(0x98);
+    let sent = [endless.clone(), endless, transfer(to, 5), transfer(to, 6)].map(|o| w.order(0, o).unwrap());
+    let hashes = |built: &isobit_chain::Built| -> Vec<B256> {
+        built.block.txs.iter().map(|tx| *tx.inner().hash()).collect()
+    };
+    assert_eq!(hashes(&w.block()), sent[..1]);
+    assert_eq!(w.chain.pool_size(), 3);
+    assert_eq!(hashes(&w.block()), sent[1..]);
+    assert_eq!(w.chain.head().balance(to).unwrap(), 11);
+}
