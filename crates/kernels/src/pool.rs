@@ -64,7 +64,7 @@ crate::dispatch::multiversion! {
         let mut columns = vec![0.0f32; w];
         // The columns by phase, where the windows' steps are short: every tap is then a run.
         let per_phase = w.div_ceil(step);
-        let mut phases = if step > 1 && step <= 4 { vec![0.0f32; step * per_phase] } else { Vec::new() };
+        let mut phases = if (2..=4).contains(&step) && w > 0 { vec![0.0f32; step * per_phase] } else { Vec::new() };
         for (oh, y) in y.chunks_exact_mut(p.output[1]).enumerate() {
             columns.fill(f32::NEG_INFINITY);
             for r in 0..p.kernel[0] {
@@ -73,7 +73,7 @@ crate::dispatch::multiversion! {
                     *c = num::max(*c, x);
                 }
             }
-            for (q, phase) in phases.chunks_exact_mut(per_phase).enumerate().take(w) {
+            for (q, phase) in phases.chunks_exact_mut(per_phase.max(1)).enumerate().take(w) {
                 let count = (w - q).div_ceil(step);
                 crate::strided::copy(&columns[q..], step, &mut phase[..count]);
             }

@@ -339,3 +339,26 @@ fn pooling() {
         }
     });
 }
+
+/// Windows that are all padding, over an image without columns (or rows): nothing is in them.
+#[test]
+fn pools_of_empty_images() {
+    for step in 1..=6 {
+        for input in [[3, 0], [0, 3], [0, 0]] {
+            let p = Pool2d {
+                input,
+                kernel: [2, 2],
+                output: [2, 2],
+                strides: [step, step],
+                dilations: [1, 1],
+                pads: [4, 4],
+                pads_after: [4, 4],
+            };
+            for (set, pool) in machines() {
+                let mut y = [0.0; 4];
+                max_pool(Exec::new(set, &pool), &p, &[], &mut y);
+                same_bits(&y, &[f32::NEG_INFINITY; 4], (step, input, set, pool.0));
+            }
+        }
+    }
+}
