@@ -45,9 +45,9 @@ pub static FUNCTIONS: [Function; 17] = [
 ];
 
 /// Inputs that are computed and hashed at a time.
-const BLOCK: usize = 1 << 18;
+const BLOCK: usize = 1 << (32 - 14);
 /// Blocks of all inputs.
-pub const BLOCKS: usize = (1usize << 32) / BLOCK;
+pub const BLOCKS: usize = 1 << 14;
 
 impl Function {
     /// The hash over the hashes of all blocks of results, every NaN the quiet one, computed with `set` on `workers` threads.

@@ -5,6 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!(
+    "a node's failures must be those of every other node, and a machine of 32 bits has limits of its own"
+);
+
 mod api;
 mod broker;
 mod error;

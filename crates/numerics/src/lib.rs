@@ -26,7 +26,10 @@ pub use elementary::{
     acos, acosh, asin, asinh, atan, atanh, cos, cosh, erf, exp, ln, pow, sigmoid, sin, sinh, softplus, tan,
     tanh,
 };
-pub use elementary::{cos64, erf64, exp64, ln64, pow64, sigmoid64, sin64, tanh64};
+pub use elementary::{
+    acos64, acosh64, asin64, asinh64, atan64, atanh64, cos64, cosh64, erf64, exp64, ln64, pow64, sigmoid64,
+    sin64, sinh64, softplus64, tan64, tanh64,
+};
 pub use fma::{fma, fma64};
 pub use minmax::{max, max64, min, min64, relu, relu64};
 pub use sum::{LANES, fold_lanes, fold_lanes64, sum, sum_abs, sum_abs64, sum_squares, sum_squares64, sum64};

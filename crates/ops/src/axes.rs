@@ -1,6 +1,6 @@
 //! Axes and small integer operands: normalised once, with errors that say what would be accepted.
 
-use isobit_tensor::{Data, Tensor};
+use isobit_tensor::{Data, MAX_EXTENT, Tensor};
 
 use crate::{Code, Fact, OpError};
 
@@ -71,12 +71,18 @@ pub(crate) fn int(tensor: &Tensor) -> Result<i64, OpError> {
 
 /// The extents in a tensor of numbers, none negative.
 pub(crate) fn extents(values: &[i64]) -> Result<Vec<usize>, OpError> {
-    values
-        .iter()
-        .map(|&v| {
-            usize::try_from(v).map_err(|_| OpError::input(format!("extent {v} in {values:?} is negative")))
-        })
-        .collect()
+    values.iter().map(|&v| extent(v)).collect()
+}
+
+/// An extent in an operand: not negative, and no longer than a dimension may be.
+pub(crate) fn extent(n: i64) -> Result<usize, OpError> {
+    match usize::try_from(n) {
+        Ok(n) if n <= MAX_EXTENT => Ok(n),
+        _ if n < 0 => Err(OpError::input(format!("an extent of {n}; it must be 0 or more"))),
+        _ => {
+            Err(OpError::new(Code::LimitExceeded, format!("an extent of {n}; accepted: up to {MAX_EXTENT}")))
+        }
+    }
 }
 
 /// Refuses tensors whose extents, zeros left out, have a product that index arithmetic could not hold. Only a tensor

@@ -2,7 +2,7 @@
 
 use isobit_tensor::{Element, Tensor};
 
-use crate::axes::{axis, extents, fact, ints, known, known_ints, settled};
+use crate::axes::{axis, extent, extents, fact, ints, known, known_ints, settled};
 use crate::broadcast::strides;
 use crate::fold::fold;
 use crate::slice::part;
@@ -116,13 +116,7 @@ fn tiled(dims: &[Option<usize>], repeats: &[i64]) -> Result<Vec<Option<usize>>, 
     let repeats = extents(repeats)?;
     dims.iter()
         .zip(&repeats)
-        .map(|(d, &r)| {
-            d.map(|d| {
-                d.checked_mul(r)
-                    .ok_or_else(|| OpError::shape(format!("{r} times an extent of {d} overflows")))
-            })
-            .transpose()
-        })
+        .map(|(d, &r)| d.map(|d| extent((d as i64).saturating_mul(r as i64))).transpose())
         .collect()
 }
 

@@ -100,7 +100,8 @@ macro_rules! steps {
                     return None;
                 }
                 let n = span / delta + i128::from(span % delta != 0 && (span < 0) == (delta < 0));
-                usize::try_from(n.max(0)).ok()
+                // What saturates is refused by the limit on memory.
+                Some(usize::try_from(n.max(0)).unwrap_or(usize::MAX))
             }
             fn element(start: Self, i: usize, delta: Self) -> Self {
                 start.wrapping_add((i as $t).wrapping_mul(delta))

@@ -8,7 +8,7 @@ use crate::{Fact, Inputs, Memory, Op, OpError, RunCtx};
 const MAX_ELEMENTS: usize = 4096;
 
 /// Bytes of the largest result worth knowing.
-const MAX_BYTES: usize = 64 << 10;
+const MAX_BYTES: u64 = 64 << 10;
 
 /// The results of `op` as constants where every operand is a small constant, else what `otherwise`
 /// infers. Not for operators that draw random numbers.

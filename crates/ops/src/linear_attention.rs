@@ -33,9 +33,9 @@ fn linear_attention(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
     ];
     let (gated, delta) = ctx.choice("update_rule", &rules)?;
     let heads = |name: &str| {
-        let n = ctx.int(name, 0)?;
-        let n = usize::try_from(n).ok().filter(|&n| n > 0 && n < 1 << 32);
-        n.ok_or_else(|| OpError::attribute(format!("{name} is needed and must be positive")))
+        let n = Some(ctx.int(name, 0)?).filter(|&n| n > 0 && n < 1 << 32);
+        n.and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| OpError::attribute(format!("{name} is needed and must be positive")))
     };
     let (q, kv) = (heads("q_num_heads")?, heads("kv_num_heads")?);
     if q % kv != 0 {

@@ -6,12 +6,19 @@ use crate::{Code, OpError};
 /// the node allows. The bound is part of the run's limits and so the same on every node.
 #[derive(Debug)]
 pub struct Memory {
-    max_bytes: usize,
+    max_bytes: u64,
+}
+
+/// Bytes that an element counts for: its own, and where it is made of pointers and lengths (a string) those of a machine of
+/// 64 bits on every machine.
+const fn width<T>() -> u64 {
+    let own = size_of::<T>();
+    (if std::mem::needs_drop::<T>() { own / size_of::<usize>() * 8 } else { own }) as u64
 }
 
 impl Memory {
     /// Memory in which no single tensor may exceed `max_bytes`.
-    pub fn new(max_bytes: usize) -> Self {
+    pub fn new(max_bytes: u64) -> Self {
         Self { max_bytes }
     }
 
@@ -29,7 +36,8 @@ impl Memory {
 
     /// The number of elements of `shape`, if a buffer for them is within the bound.
     pub fn check<T>(&self, shape: &[usize]) -> Result<usize, OpError> {
-        numel(shape).filter(|n| n.saturating_mul(size_of::<T>()) <= self.max_bytes).ok_or_else(|| {
+        let fits = |n: &usize| (*n as u64).saturating_mul(width::<T>()) <= self.max_bytes;
+        numel(shape).filter(fits).ok_or_else(|| {
             let limit = self.max_bytes;
             OpError::new(Code::LimitExceeded, format!("a result of shape {shape:?} exceeds {limit} bytes"))
         })

@@ -7,7 +7,7 @@
 use isobit_numerics::{fma, fma64};
 use isobit_tensor::{DType, Tensor};
 
-use crate::axes::{axes, fact, given, known_ints};
+use crate::axes::{axes, extent, fact, given, known_ints};
 use crate::cast::convert;
 use crate::fold::fold;
 use crate::gather::rows;
@@ -156,8 +156,7 @@ impl Resize {
                     if !(scale > 0.0 && scale.is_finite()) {
                         return Err(OpError::input(format!("a scale of {scale}; it must be positive")));
                     }
-                    // Saturates; a size that large is refused by the limit on memory.
-                    line.to = (line.from as f32 * (line.roi.1 - line.roi.0) * scale) as usize;
+                    line.to = whole(line.from as f32 * (line.roi.1 - line.roi.0) * scale)?;
                     line.scale = scale;
                     line.width = line.from as f32 * scale;
                 }
@@ -165,12 +164,11 @@ impl Resize {
             (None, Some(sizes)) => {
                 count("sizes", sizes.len(), on.len())?;
                 for (line, &size) in lines.iter_mut().zip(sizes) {
-                    line.to = usize::try_from(size)
-                        .map_err(|_| OpError::input(format!("size {size} in {sizes:?} is negative")))?;
+                    line.to = extent(size)?;
                     line.scale = line.to as f32 / line.from as f32;
                     line.width = line.to as f32;
                 }
-                self.keep_aspect(&mut lines);
+                self.keep_aspect(&mut lines)?;
             }
             _ => {
                 return Err(OpError::input("expected either input 2, the scales, or input 3, the sizes"));
@@ -183,8 +181,8 @@ impl Resize {
         Ok(lines)
     }
 
-    fn keep_aspect(&self, lines: &mut [Line]) {
-        let Some(first) = lines.first().filter(|_| self.aspect != Aspect::Stretch) else { return };
+    fn keep_aspect(&self, lines: &mut [Line]) -> Result<(), OpError> {
+        let Some(first) = lines.first().filter(|_| self.aspect != Aspect::Stretch) else { return Ok(()) };
         let mut scale = first.scale;
         for line in lines.iter() {
             if (self.aspect == Aspect::NotLarger) == (line.scale < scale) {
@@ -194,8 +192,9 @@ impl Resize {
         for line in lines {
             line.scale = scale;
             line.width = scale * line.from as f32;
-            line.to = (line.width + 0.5).floor() as usize;
+            line.to = whole((line.width + 0.5).floor())?;
         }
+        Ok(())
     }
 
     /// Where output position `x` lies in the input.
@@ -441,6 +440,11 @@ impl Op for Resize {
 }
 
 /// A region or scales, in f32.
+/// The extent that a size of the axis comes to. Nothing below 0 is left of a region that runs backwards.
+fn whole(size: f32) -> Result<usize, OpError> {
+    extent((size as i64).max(0))
+}
+
 fn region(tensor: &Tensor) -> Result<Vec<f32>, OpError> {
     use crate::number::Number;
     typed!(floats tensor.dtype(), T => {

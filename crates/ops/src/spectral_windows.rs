@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use isobit_numerics::{cos64, exp64, ln64, sin64};
 use isobit_tensor::{DType, Tensor};
 
-use crate::axes::{fact, int};
+use crate::axes::{extent, fact, int};
 use crate::cast::convert;
 use crate::create::dtype_attr_of;
 use crate::fold::fold;
@@ -57,16 +57,14 @@ fn window(ctx: &BuildCtx<'_>, value: fn(f64, f64) -> f64) -> Result<Box<dyn Op>,
     ctx.one(Window { value, periodic: ctx.flag("periodic", true)?, dtype: output_type(ctx)? })
 }
 
-/// An extent in an operand.
-fn extent(t: &Tensor) -> Result<usize, OpError> {
-    let n = int(t)?;
-    usize::try_from(n).map_err(|_| OpError::input(format!("a size of {n}; it must be 0 or more")))
+fn size(t: &Tensor) -> Result<usize, OpError> {
+    extent(int(t)?)
 }
 
 impl Op for Window {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        let size = fact(inputs, 0).value.as_ref().map(extent).transpose()?;
-        Ok(vec![Fact::new(Some(self.dtype), Some(vec![size]))])
+        let length = fact(inputs, 0).value.as_ref().map(size).transpose()?;
+        Ok(vec![Fact::new(Some(self.dtype), Some(vec![length]))])
     }
 
     fn cost(&self, _: &[Option<Fact>], outputs: &[Fact]) -> u64 {
@@ -74,7 +72,7 @@ impl Op for Window {
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let size = extent(inputs.get(0)?)?;
+        let size = size(inputs.get(0)?)?;
         let mut out = ctx.memory.filled::<f64>(&[size], 1.0)?;
         let period = if self.periodic { size as f64 } else { size as f64 - 1.0 };
         // The only point of a window without a period is 1.
@@ -112,13 +110,13 @@ fn corners(bands: usize, length: usize, rate: f64, [low, high]: [f64; 2]) -> Res
 impl Op for Mel {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         fold(self, inputs, || {
-            let size = |i: usize| fact(inputs, i).value.as_ref().map(extent).transpose();
-            Ok(vec![Fact::new(Some(self.dtype), Some(vec![size(1)?.map(|n| n / 2 + 1), size(0)?]))])
+            let known = |i: usize| fact(inputs, i).value.as_ref().map(size).transpose();
+            Ok(vec![Fact::new(Some(self.dtype), Some(vec![known(1)?.map(|n| n / 2 + 1), known(0)?]))])
         })
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let (bands, length) = (extent(inputs.get(0)?)?, extent(inputs.get(1)?)?);
+        let (bands, length) = (size(inputs.get(0)?)?, size(inputs.get(1)?)?);
         let shape = [length / 2 + 1, bands];
         let mut out = ctx.memory.filled::<f64>(&shape, 0.0)?;
         ctx.memory.check::<f64>(&[bands])?;

@@ -86,11 +86,7 @@ impl Map {
     fn accepts(&self, t: DType) -> bool {
         use Unary::*;
         match t {
-            DType::F32 | DType::F16 | DType::BF16 => true,
-            DType::F64 => !matches!(
-                self.0,
-                Tan | Asin | Acos | Atan | Sinh | Cosh | Asinh | Acosh | Atanh | Softplus | Mish
-            ),
+            DType::F32 | DType::F64 | DType::F16 | DType::BF16 => true,
             t => t.is_int() && t.bits() >= 8 && matches!(self.0, Neg | Abs | Relu),
         }
     }
@@ -174,6 +170,17 @@ fn double(f: Unary, x: f64) -> f64 {
         Unary::Sigmoid => num::sigmoid64(x),
         Unary::Sin => num::sin64(x),
         Unary::Cos => num::cos64(x),
+        Unary::Tan => num::tan64(x),
+        Unary::Asin => num::asin64(x),
+        Unary::Acos => num::acos64(x),
+        Unary::Atan => num::atan64(x),
+        Unary::Sinh => num::sinh64(x),
+        Unary::Cosh => num::cosh64(x),
+        Unary::Asinh => num::asinh64(x),
+        Unary::Acosh => num::acosh64(x),
+        Unary::Atanh => num::atanh64(x),
+        Unary::Softplus => num::softplus64(x),
+        Unary::Mish => x * num::tanh64(num::softplus64(x)),
         Unary::Sqrt => x.sqrt(),
         Unary::Reciprocal => 1.0 / x,
         Unary::Neg => -x,
@@ -218,7 +225,7 @@ fn double(f: Unary, x: f64) -> f64 {
                 x
             }
         }
-        // `Map::accepts` refuses the functions that have no f64 program.
+        // Square and Cube stand for Pow, and in f32 only.
         other => unreachable!("{other:?} in f64"),
     }
 }

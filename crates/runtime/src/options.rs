@@ -45,7 +45,7 @@ pub struct Limits {
     /// Runs of bodies of control flow.
     pub iterations: u64,
     /// Bytes of any one tensor.
-    pub tensor_bytes: usize,
+    pub tensor_bytes: u64,
     /// Bytes of all results that a later step may still need, counted as if none shared memory; what went
     /// into a sequence counts to the end of the run.
     pub held_bytes: u64,

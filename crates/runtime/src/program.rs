@@ -15,7 +15,7 @@ use crate::meter::{Run, Stop, Timed};
 use crate::plan::{Disorder, Plan};
 
 /// Most bytes of a result that is computed at load.
-const FOLDED_BYTES: usize = 1 << 30;
+const FOLDED_BYTES: u64 = 1 << 30;
 
 /// One step of a graph.
 pub(crate) enum Step {

@@ -6,10 +6,13 @@ pub type Shape = SmallVec<[usize; 6]>;
 /// The most dimensions a tensor may have (what its canonical encoding has room for).
 pub const MAX_RANK: usize = 126;
 
-/// The number of elements of `shape`, or `None` when it has more than [`MAX_RANK`] dimensions or more
-/// elements than a buffer can hold.
+/// The longest that a dimension may be: so that shapes are the same on machines of 32 and of 64 bits.
+pub const MAX_EXTENT: usize = i32::MAX as usize;
+
+/// The number of elements of `shape`, or `None` when it has more than [`MAX_RANK`] dimensions, one beyond [`MAX_EXTENT`], or
+/// more elements than a buffer can hold.
 pub fn numel(shape: &[usize]) -> Option<usize> {
-    if shape.len() > MAX_RANK {
+    if shape.len() > MAX_RANK || shape.iter().any(|&d| d > MAX_EXTENT) {
         return None;
     }
     if shape.contains(&0) {
@@ -21,15 +24,15 @@ pub fn numel(shape: &[usize]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::numel;
+    use super::{MAX_EXTENT, numel};
 
     #[test]
     fn counts() {
         assert_eq!(numel(&[]), Some(1));
-        assert_eq!(numel(&[2, 0, usize::MAX]), Some(0));
+        assert_eq!(numel(&[2, 0, MAX_EXTENT]), Some(0));
+        assert_eq!(numel(&[2, 0, MAX_EXTENT + 1]), None);
         assert_eq!(numel(&[2, 3]), Some(6));
-        assert_eq!(numel(&[usize::MAX, 2]), None);
-        assert_eq!(numel(&[1 << 62]), None);
+        assert_eq!(numel(&[MAX_EXTENT; 3]), None);
         assert_eq!(numel(&[1; 127]), None);
     }
 }

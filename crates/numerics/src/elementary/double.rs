@@ -1,6 +1,7 @@
 //! Elementary functions of f64. These programs define the bits: they use basic arithmetic and fused multiply-adds
 //! only, so they give the same ones everywhere. Each computes about 90 bits and rounds once, which leaves
-//! the error below 0.51 units in the last place (of normal results).
+//! the error below 0.51 units in the last place of normal results; of the logarithm near 1, whose own size is small, below one
+//! unit. `cargo run --release -p isobit-numerics --example sampled` measures it.
 
 use super::accurate::{erf_dd, exp_dd, ln_of, tanh_dd};
 use super::dd::Dd;

@@ -4,10 +4,10 @@ use super::accurate::{exp_dd, ln_of};
 use super::dd::Dd;
 
 /// Below this, cancellation costs more than four terms of a series do.
-const SMALL: f64 = 1.0 / 4096.0;
+pub(super) const SMALL: f64 = 1.0 / 4096.0;
 
 /// x + c1 x^3 + c2 x^5 + c3 x^7, the coefficients as fractions.
-fn odd_series(x: Dd, c: [(f64, f64); 3]) -> Dd {
+pub(super) fn odd_series(x: Dd, c: [(f64, f64); 3]) -> Dd {
     let square = x * x;
     let [c1, c2, c3] = c.map(|(p, q)| Dd::from(p) / Dd::from(q));
     x + x * square * (c1 + square * (c2 + square * c3))

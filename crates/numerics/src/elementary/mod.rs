@@ -10,16 +10,20 @@ mod dd;
 mod double;
 mod fast;
 mod hyperbolic_accurate;
+mod hyperbolic_double;
 mod hyperbolic_fast;
 mod pow;
 mod reduce;
 mod trig_accurate;
+mod trig_double;
 mod trig_fast;
 
 pub use double::{cos64, erf64, exp64, ln64, pow64, sigmoid64, sin64, tanh64};
 pub use fast::{erf_fast, exp_fast, ln_fast, sigmoid_fast, tanh_fast};
+pub use hyperbolic_double::{acosh64, asinh64, atanh64, cosh64, sinh64, softplus64};
 pub use hyperbolic_fast::{acosh_fast, asinh_fast, atanh_fast, cosh_fast, sinh_fast, softplus_fast};
 pub use pow::{cube, pow};
+pub use trig_double::{acos64, asin64, atan64, tan64};
 pub use trig_fast::{acos_fast, asin_fast, atan_fast, cos_fast, sin_fast, tan_fast};
 
 macro_rules! function {

@@ -6,7 +6,7 @@ use super::reduce::reduce;
 use super::trig_fast::{asin_f64, atan_f64, sin_reduced, tan_reduced};
 
 pub(super) const PI_2: Dd = Dd::new(std::f64::consts::FRAC_PI_2, 6.123233995736766e-17);
-const PI: Dd = Dd::new(std::f64::consts::PI, 1.2246467991473532e-16);
+pub(super) const PI: Dd = Dd::new(std::f64::consts::PI, 1.2246467991473532e-16);
 
 /// sin r and cos r for |r| up to about 1.6, by Taylor's series.
 fn sin_cos(r: Dd) -> (Dd, Dd) {
@@ -27,7 +27,7 @@ pub(super) fn sin_dd(r: Dd, k: u64) -> Dd {
     if k & 2 == 0 { y } else { y.neg() }
 }
 
-fn tan_dd(r: Dd, k: u64) -> Dd {
+pub(super) fn tan_dd(r: Dd, k: u64) -> Dd {
     let (s, c) = sin_cos(r);
     if k & 1 == 0 { s / c } else { c.neg() / s }
 }
@@ -57,7 +57,7 @@ pub(super) fn tan(x: f32) -> f32 {
 }
 
 /// atan v for 0 <= v <= 1, by one Newton step on tan y = v.
-fn atan_dd(v: Dd) -> Dd {
+pub(super) fn atan_dd(v: Dd) -> Dd {
     let y = atan_f64::<false>(v.hi);
     let (s, c) = sin_cos(Dd::from(y));
     Dd::from(y) + (v * c - s) / (c + v * s)
@@ -77,15 +77,15 @@ pub(super) fn atan(x: f32) -> f32 {
 }
 
 /// asin a for 0 <= a < 1, by one Newton step on sin y = a.
-fn asin_dd(a: f64) -> Dd {
-    let y = asin_f64::<false>(a);
+pub(super) fn asin_dd(a: Dd) -> Dd {
+    let y = asin_f64::<false>(a.hi);
     let (s, c) = sin_cos(Dd::from(y));
-    Dd::from(y) + (Dd::from(a) - s) / c
+    Dd::from(y) + (a - s) / c
 }
 
 pub(super) fn asin(x: f32) -> f32 {
     match f64::from(x).abs() {
-        a if a < 1.0 => asin_dd(a).to_f32().copysign(x),
+        a if a < 1.0 => asin_dd(Dd::from(a)).to_f32().copysign(x),
         1.0 => PI_2.to_f32().copysign(x),
         _ => f32::NAN,
     }
@@ -96,7 +96,7 @@ pub(super) fn acos(x: f32) -> f32 {
         1.0 => 0.0,
         -1.0 => PI.to_f32(),
         d if d.abs() < 1.0 => {
-            let y = asin_dd(d.abs());
+            let y = asin_dd(Dd::from(d.abs()));
             (if d < 0.0 { PI_2 + y } else { PI_2 - y }).to_f32()
         }
         _ => f32::NAN,

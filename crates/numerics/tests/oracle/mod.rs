@@ -1,6 +1,6 @@
 //! Independent implementations to compare with: CORE-MATH's correctly rounded C functions; for the logistic
 //! function and softplus, which CORE-MATH lacks, its f64 functions with an error interval, and big floats where that leaves a doubt.
-#![allow(unreachable_pub)] // shared by a test and an example
+#![allow(unreachable_pub, dead_code)] // shared by a test and two examples, each with its part
 #![allow(clippy::disallowed_methods)] // the oracle has no NaN and no -0 to order
 
 use astro_float::{BigFloat, Consts, RoundingMode};
@@ -32,6 +32,106 @@ pub const FUNCTIONS: &[Function] = &[
     Function { name: "atanh", ours: isobit_numerics::atanh, oracle: |x| core_math::atanhf(x) },
     Function { name: "softplus", ours: isobit_numerics::softplus, oracle: softplus },
 ];
+
+/// A function of f64 and its oracle. Arguments are drawn from all bits, from around 0, and up to `reach` on both sides.
+#[derive(Clone, Copy)]
+pub struct Function64 {
+    pub name: &'static str,
+    pub ours: fn(f64) -> f64,
+    pub oracle: fn(f64) -> f64,
+    pub reach: f64,
+}
+
+const fn f64_function(
+    name: &'static str,
+    ours: fn(f64) -> f64,
+    oracle: fn(f64) -> f64,
+    reach: f64,
+) -> Function64 {
+    Function64 { name, ours, oracle, reach }
+}
+
+pub const FUNCTIONS64: &[Function64] = &[
+    f64_function("exp64", isobit_numerics::exp64, core_math::exp, 750.0),
+    f64_function("ln64", isobit_numerics::ln64, core_math::log, 1e6),
+    f64_function("erf64", isobit_numerics::erf64, core_math::erf, 7.0),
+    f64_function("tanh64", isobit_numerics::tanh64, core_math::tanh, 25.0),
+    f64_function("sigmoid64", isobit_numerics::sigmoid64, sigmoid64, 750.0),
+    f64_function("sin64", isobit_numerics::sin64, core_math::sin, 1e6),
+    f64_function("cos64", isobit_numerics::cos64, core_math::cos, 1e6),
+    f64_function("tan64", isobit_numerics::tan64, core_math::tan, 1e6),
+    f64_function("asin64", isobit_numerics::asin64, core_math::asin, 1.0),
+    f64_function("acos64", isobit_numerics::acos64, core_math::acos, 1.0),
+    f64_function("atan64", isobit_numerics::atan64, core_math::atan, 1e3),
+    f64_function("sinh64", isobit_numerics::sinh64, core_math::sinh, 715.0),
+    f64_function("cosh64", isobit_numerics::cosh64, core_math::cosh, 715.0),
+    f64_function("asinh64", isobit_numerics::asinh64, core_math::asinh, 1e3),
+    f64_function("acosh64", isobit_numerics::acosh64, core_math::acosh, 1e3),
+    f64_function("atanh64", isobit_numerics::atanh64, core_math::atanh, 1.0),
+    f64_function("softplus64", isobit_numerics::softplus64, softplus64, 100.0),
+];
+
+/// The argument of case `i` of a function of f64.
+pub fn argument64(i: u64, rng: &mut isobit_numerics::rng::Rng, reach: f64) -> f64 {
+    let signed = |rng: &mut isobit_numerics::rng::Rng| rng.f64_unit() * 2.0 - 1.0;
+    match i % 6 {
+        0 => f64::from_bits(rng.next_u64()),
+        1 | 2 => signed(rng) * reach,
+        3 => signed(rng),
+        // Close to 1, where some of them begin or end, and close to 0.
+        4 => (1.0 + signed(rng) / (1u64 << rng.below(54)) as f64).copysign(signed(rng)),
+        _ => signed(rng) / (1u64 << rng.below(60)) as f64,
+    }
+}
+
+/// Units in the last place between two results; both NaN is none.
+pub fn distance64(a: f64, b: f64) -> u64 {
+    if a.is_nan() || b.is_nan() {
+        return if a.is_nan() && b.is_nan() { 0 } else { u64::MAX };
+    }
+    if a.is_sign_negative() != b.is_sign_negative() { u64::MAX } else { a.to_bits().abs_diff(b.to_bits()) }
+}
+
+fn sigmoid64(x: f64) -> f64 {
+    match x {
+        x if x.is_nan() => x,
+        x if x > 40.0 => 1.0,
+        x if x < -80.0 => core_math::exp(x),
+        x => {
+            let (p, rm) = (PRECISION, RoundingMode::ToEven);
+            let one = BigFloat::from_f64(1.0, p);
+            nearest64(&one.div(&one.add(&big_exp(-x), p, rm), p, rm), 1.0 / (1.0 + core_math::exp(-x)))
+        }
+    }
+}
+
+fn softplus64(x: f64) -> f64 {
+    match x {
+        x if x.is_nan() || x > 80.0 => x,
+        x if x < -80.0 => core_math::exp(x),
+        x => {
+            let (p, rm) = (PRECISION, RoundingMode::ToEven);
+            let mut consts = Consts::new().expect("constants");
+            let log = BigFloat::from_f64(1.0, p).add(&big_exp(-x.abs()), p, rm).ln(p, rm, &mut consts);
+            let y = log.add(&BigFloat::from_f64(x.max(0.0), p), p, rm);
+            nearest64(&y, x.max(0.0) + core_math::log1p(core_math::exp(-x.abs())))
+        }
+    }
+}
+
+/// The f64 nearest to `y`, the estimate or one close to it.
+fn nearest64(y: &BigFloat, estimate: f64) -> f64 {
+    let (p, rm) = (PRECISION, RoundingMode::ToEven);
+    let distance = |c: f64| BigFloat::from_f64(c, p).sub(y, p, rm).abs();
+    let mut best = estimate;
+    for step in -2..=2i64 {
+        let c = f64::from_bits(estimate.to_bits().wrapping_add_signed(step)); // not negative
+        if distance(c).cmp(&distance(best)).is_some_and(|o| o < 0) {
+            best = c;
+        }
+    }
+    best
+}
 
 fn sigmoid(x: f32) -> f32 {
     if x.is_nan() {

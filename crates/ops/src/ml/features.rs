@@ -76,7 +76,7 @@ struct Vectorizer(Vec<usize>);
 
 fn vectorizer(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
     let widths = crate::axes::extents(ctx.opt_ints("inputdimensions")?.unwrap_or_default())?;
-    let total = widths.iter().try_fold(0usize, |n, &w| n.checked_add(w));
+    let total = widths.iter().try_fold(0u64, |n, &w| n.checked_add(w as u64));
     match total.is_some_and(|n| n < 1 << 40) {
         true => ctx.one(Vectorizer(widths)),
         false => Err(OpError::attribute("inputdimensions are too large")),

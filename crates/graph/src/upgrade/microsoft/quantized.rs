@@ -112,7 +112,7 @@ fn packed(c: &Call<'_, '_>, v: ValueId, bits: i64, shape: &[usize]) -> Option<Te
 pub(super) fn matmul_bits(c: &mut Call<'_, '_>) -> Done {
     let (a, b, scales) = (c.need(0)?, c.need(1)?, c.need(2)?);
     let size = |c: &Call<'_, '_>, name: &str| {
-        usize::try_from(c.int(name, 0)).ok().filter(|n| (1..1 << 40).contains(n))
+        Some(c.int(name, 0)).filter(|n| (1..1 << 40).contains(n)).and_then(|n| usize::try_from(n).ok())
     };
     let bits = c.int("bits", 4);
     let (Some(n), Some(k), Some(block)) = (size(c, "N"), size(c, "K"), size(c, "block_size")) else {

@@ -1,0 +1,113 @@
+//! Functions of more than 2^32 arguments against an independent correctly rounded implementation: f64 programs, and pow of f32
+//! and of f64, over random and special arguments; prints how many results are not the correctly rounded one, and the worst error.
+//!
+//! `cargo run --release -p isobit-numerics --example sampled [MILLIONS OF ARGUMENTS EACH] [FUNCTION...]`
+
+#[path = "../tests/oracle/mod.rs"]
+mod oracle;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use isobit_numerics::convert::canonical;
+use isobit_numerics::rng::Rng;
+use oracle::{FUNCTIONS64, argument64, distance64};
+
+/// Arguments of one random stream.
+const BLOCK: u64 = 1 << 16;
+
+/// One case: how far the result is from the right one, and what was computed.
+type Case = dyn Fn(u64, &mut Rng) -> (u64, String) + Sync;
+
+fn pair(i: u64, rng: &mut Rng) -> (f64, f64) {
+    const SPECIAL: [f64; 10] =
+        [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+    let one = |kind: u64, rng: &mut Rng| match kind {
+        0 => f64::from_bits(rng.next_u64()),
+        1 => rng.f64_unit() * 10.0,
+        2 => 1.0 + (rng.f64_unit() - 0.5) / (1u64 << rng.below(50)) as f64,
+        3 => SPECIAL[rng.below(SPECIAL.len())],
+        4 => rng.below(64) as f64 / 2.0 - 16.0,
+        _ => (rng.f64_unit() * 2.0 - 1.0) * 200.0,
+    };
+    (one(i % 6, rng), one(i / 6 % 6, rng))
+}
+
+fn main() {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let millions = args.first().and_then(|a| a.parse::<u64>().ok());
+    if millions.is_some() {
+        args.remove(0);
+    }
+    let count = millions.unwrap_or(10) * 1_000_000;
+    let mut all: Vec<(&str, Box<Case>)> = Vec::new();
+    for &f in FUNCTIONS64 {
+        all.push((
+            f.name,
+            Box::new(move |i, rng| {
+                let x = argument64(i, rng, f.reach);
+                let (got, expected) = ((f.ours)(x), (f.oracle)(x));
+                (distance64(got, expected), format!("{}({x:e}) is {got:e}, not {expected:e}", f.name))
+            }),
+        ));
+    }
+    all.push((
+        "pow64",
+        Box::new(|i, rng| {
+            let (x, y) = pair(i, rng);
+            let (got, expected) = (isobit_numerics::pow64(x, y), core_math::pow(x, y));
+            (distance64(got, expected), format!("pow64({x:e}, {y:e}) is {got:e}, not {expected:e}"))
+        }),
+    ));
+    all.push((
+        "pow",
+        Box::new(|i, rng| {
+            let (x, y) = pair(i, rng);
+            let any = |rng: &mut Rng, v: f64| canonical(if i % 6 == 0 { rng.f32_any() } else { v as f32 });
+            let (x, y) = (any(rng, x), any(rng, y));
+            let (got, expected) = (isobit_numerics::pow(x, y), core_math::powf(x, y));
+            let distance = match oracle::same(got, expected) {
+                true => 0,
+                false => u64::from(got.to_bits().abs_diff(expected.to_bits())),
+            };
+            (distance, format!("pow({x:e}, {y:e}) is {got:e}, not {expected:e}"))
+        }),
+    ));
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let mut failed = false;
+    for (name, case) in all.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|a| a == name)) {
+        let start = Instant::now();
+        let (next, differ) = (AtomicU64::new(0), AtomicU64::new(0));
+        let worst = Mutex::new((0, String::new()));
+        let work = || {
+            loop {
+                let block = next.fetch_add(1, Ordering::Relaxed);
+                if block * BLOCK >= count {
+                    return;
+                }
+                let mut rng = Rng::new(block, 1);
+                for i in block * BLOCK..((block + 1) * BLOCK).min(count) {
+                    let (distance, what) = case(i, &mut rng);
+                    if distance > 0 {
+                        differ.fetch_add(1, Ordering::Relaxed);
+                        let mut worst = worst.lock().unwrap_or_else(|e| e.into_inner());
+                        if distance > worst.0 {
+                            *worst = (distance, what);
+                        }
+                    }
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        let (distance, what) = worst.into_inner().unwrap_or_else(|e| e.into_inner());
+        // pow of f32 is correctly rounded; the f64 programs are within one unit in the last place.
+        failed |= distance > u64::from(*name != "pow");
+        let differ = differ.into_inner();
+        let seconds = start.elapsed().as_secs_f64();
+        println!(
+            "{name:10} {count} arguments, {differ} not correctly rounded, worst {distance} ulp, {seconds:.0} s  {what}"
+        );
+    }
+    std::process::exit(i32::from(failed));
+}

@@ -1,0 +1,126 @@
+//! Hyperbolic functions of f64, their inverses and softplus, as [`super::double`] defines them.
+
+use super::accurate::{exp_dd, ln_of};
+use super::dd::Dd;
+use super::double::exp64;
+use super::hyperbolic_accurate::{SMALL, odd_series};
+
+/// ln 2.
+const LN2: Dd = Dd::new(std::f64::consts::LN_2, 2.3190468138462996e-17);
+/// Beyond this 1 is nothing beside a square, nor e^-x beside e^x.
+const LARGE: f64 = 1e16;
+/// Below this an odd function with slope 1 at 0 is its argument, to more bits than there are.
+const TINY: f64 = 1e-10;
+
+/// (e^a + sign e^-a) / 2 for a >= 0.
+fn half_sum(a: f64, sign: f64) -> f64 {
+    match a {
+        a if a > 711.0 => f64::INFINITY,
+        // Half of e^a may be below infinity where e^a is not.
+        a if a > 40.0 => exp_dd(Dd::from(a) - LN2).to_f64(),
+        a => {
+            let e = exp_dd(Dd::from(a));
+            (e + Dd::from(sign) / e).scale(0.5).to_f64()
+        }
+    }
+}
+
+/// Hyperbolic sine.
+pub fn sinh64(x: f64) -> f64 {
+    match x.abs() {
+        a if a.is_nan() => f64::NAN,
+        a if a < TINY => x,
+        a if a < SMALL => odd_series(Dd::from(x), [(1.0, 6.0), (1.0, 120.0), (1.0, 5040.0)]).to_f64(),
+        a => half_sum(a, -1.0).copysign(x),
+    }
+}
+
+/// Hyperbolic cosine.
+pub fn cosh64(x: f64) -> f64 {
+    if x.is_nan() { f64::NAN } else { half_sum(x.abs(), 1.0) }
+}
+
+/// Inverse hyperbolic sine.
+pub fn asinh64(x: f64) -> f64 {
+    match x.abs() {
+        a if a.is_nan() => f64::NAN,
+        a if a.is_infinite() || a < TINY => x,
+        a if a < SMALL => odd_series(Dd::from(x), [(-1.0, 6.0), (3.0, 40.0), (-15.0, 336.0)]).to_f64(),
+        a if a > LARGE => (ln_of(Dd::from(a)) + LN2).to_f64().copysign(x),
+        a => {
+            let d = Dd::from(a);
+            ln_of(d + (d * d + Dd::ONE).sqrt()).to_f64().copysign(x)
+        }
+    }
+}
+
+/// Inverse hyperbolic cosine; NaN below 1.
+pub fn acosh64(x: f64) -> f64 {
+    match x {
+        1.0 => 0.0,
+        f64::INFINITY => x,
+        x if x > LARGE => (ln_of(Dd::from(x)) + LN2).to_f64(),
+        x if x > 1.0 => {
+            let d = Dd::from(x);
+            ln_of(d + (d * d - Dd::ONE).sqrt()).to_f64()
+        }
+        _ => f64::NAN,
+    }
+}
+
+/// Inverse hyperbolic tangent; NaN outside of -1 to 1.
+pub fn atanh64(x: f64) -> f64 {
+    match x.abs() {
+        1.0 => f64::INFINITY.copysign(x),
+        a if a < TINY => x,
+        a if a < SMALL => odd_series(Dd::from(x), [(1.0, 3.0), (1.0, 5.0), (1.0, 7.0)]).to_f64(),
+        a if a < 1.0 => {
+            let d = Dd::from(a);
+            ln_of((Dd::ONE + d) / (Dd::ONE - d)).scale(0.5).to_f64().copysign(x)
+        }
+        _ => f64::NAN,
+    }
+}
+
+/// ln(1 + e^x).
+pub fn softplus64(x: f64) -> f64 {
+    match x {
+        x if x.is_nan() => f64::NAN,
+        x if x > 60.0 => x,
+        x if x < -60.0 => exp64(x),
+        x if x < -20.0 => {
+            // ln(1 + e) by its series: e is below 2^-28.
+            let e = exp_dd(Dd::from(x));
+            let [half, third, quarter] = [2.0, 3.0, 4.0].map(|n| Dd::ONE / Dd::from(n));
+            (e - e * e * (half - e * (third - e * quarter))).to_f64()
+        }
+        x => {
+            let log = ln_of(Dd::ONE + exp_dd(Dd::from(-x.abs())));
+            (if x > 0.0 { Dd::from(x) + log } else { log }).to_f64()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn special_values() {
+        let (inf, nan) = (f64::INFINITY, f64::NAN);
+        for (f, cases) in [
+            (sinh64 as fn(f64) -> f64, &[(-0.0, -0.0), (inf, inf), (-inf, -inf), (-720.0, -inf)][..]),
+            (cosh64, &[(-0.0, 1.0), (-inf, inf), (711.0, inf)]),
+            (asinh64, &[(-0.0, -0.0), (-inf, -inf), (5e-324, 5e-324)]),
+            (acosh64, &[(1.0, 0.0), (inf, inf), (0.5, nan), (-inf, nan)]),
+            (atanh64, &[(-0.0, -0.0), (1.0, inf), (-1.0, -inf), (1.5, nan)]),
+            (softplus64, &[(inf, inf), (-inf, 0.0), (-800.0, 0.0), (100.0, 100.0)]),
+        ] {
+            assert!(f(nan).is_nan());
+            for &(x, expected) in cases {
+                let y = f(x);
+                assert!(y.to_bits() == expected.to_bits() || y.is_nan() && expected.is_nan(), "{x}: {y}");
+            }
+        }
+    }
+}
