@@ -1,7 +1,7 @@
-//! `cargo xtask cross`: the conformance runner built for other processors and run by qemu.
+//! `cargo xtask cross`: the conformance runner built for other processors and run by qemu, and for WebAssembly and run by node.
 //!
-//! Everything happens in a Debian root under `target/cross`, made by debootstrap the first time (needs root, about 4 GB): its rustc has
-//! the standard libraries of the targets, its qemu the processors.
+//! What needs qemu happens in a Debian root under `target/cross`, made by debootstrap the first time (needs root, about 4 GB): its
+//! rustc has the standard libraries of the targets, its qemu the processors. WebAssembly needs `node` and a target that rustup adds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only these processors; by default all.
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(MACHINES.map(|m| m.name)))]
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(MACHINES.map(|m| m.name).into_iter().chain([WASM])))]
     machines: Vec<String>,
     /// Every case instead of the first ones: hours.
     #[arg(long)]
@@ -45,6 +45,10 @@ const fn machine(
 
 const X86: &str = "x86_64-unknown-linux-gnu";
 
+/// Memory of 32 bits, no fused multiply-add, no threads.
+const WASM: &str = "wasm32";
+const WASM_TARGET: &str = "wasm32-wasip1";
+
 const MACHINES: [Machine; 5] = [
     machine("aarch64", "aarch64-unknown-linux-gnu", "aarch64-linux-gnu", "qemu-aarch64", ""),
     machine("riscv64", "riscv64gc-unknown-linux-gnu", "riscv64-linux-gnu", "qemu-riscv64", ""),
@@ -65,31 +69,38 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
     let bar =
         ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg} {elapsed}")?);
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    if !root.join("usr/bin/qemu-s390x").exists() {
-        bar.set_message("making a Debian root under target/cross");
-        make_root(&root)?;
-    }
-    // Sources of dependencies come from this machine's registry: the root builds offline.
-    run(Command::new(env!("CARGO")).args(["fetch", "--locked"]).current_dir(workspace))?;
-    let inside = Inside { workspace: workspace.to_owned(), root };
     let mut rows = vec![("processor", "result", "seconds".to_owned())];
     let mut equal = true;
-    let chosen = |m: &&Machine| args.machines.is_empty() || args.machines.iter().any(|n| n == m.name);
-    for m in MACHINES.iter().filter(chosen) {
+    let is_chosen = |name: &str| args.machines.is_empty() || args.machines.iter().any(|n| n == name);
+    let mut run_on = |name: &'static str, execute: &dyn Fn() -> Result<(bool, String)>| {
+        bar.set_message(format!("running on {name}"));
+        let start = Instant::now();
+        let (is_equal, said) = execute()?;
+        bar.suspend(|| print!("{}", said.lines().map(|l| format!("{name}: {l}\n")).collect::<String>()));
+        equal &= is_equal;
+        let result = if is_equal { "the same bits" } else { "DIFFERS" };
+        rows.push((name, result, start.elapsed().as_secs().to_string()));
+        anyhow::Ok(())
+    };
+    if is_chosen(WASM) {
+        bar.set_message("building for wasm32");
+        build_wasm(workspace)?;
+        run_on(WASM, &|| execute_wasm(workspace, args.full))?;
+    }
+    let machines: Vec<&Machine> = MACHINES.iter().filter(|m| is_chosen(m.name)).collect();
+    if !machines.is_empty() {
+        if !root.join("usr/bin/qemu-s390x").exists() {
+            bar.set_message("making a Debian root under target/cross");
+            make_root(&root)?;
+        }
+        // Sources of dependencies come from this machine's registry: the root builds offline.
+        run(Command::new(env!("CARGO")).args(["fetch", "--locked"]).current_dir(workspace))?;
+    }
+    let inside = Inside { workspace: workspace.to_owned(), root };
+    for m in machines {
         bar.set_message(format!("building for {}", m.name));
         inside.run(&build(m))?;
-        bar.set_message(format!("running on {}", m.name));
-        let start = Instant::now();
-        let output = inside.output(&execute(m, args.full))?;
-        bar.suspend(|| {
-            print!("{}", output.1.lines().map(|l| format!("{}: {l}\n", m.name)).collect::<String>())
-        });
-        equal &= output.0;
-        rows.push((
-            m.name,
-            if output.0 { "the same bits" } else { "DIFFERS" },
-            start.elapsed().as_secs().to_string(),
-        ));
+        run_on(m.name, &|| inside.output(&execute(m, args.full)))?;
     }
     bar.finish_and_clear();
     for (name, result, seconds) in rows {
@@ -109,6 +120,34 @@ fn make_root(root: &Path) -> Result<()> {
     inside(&format!(
         "DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends {PACKAGES}; apt-get clean"
     ))
+}
+
+/// With the toolchain that this was built with, outside of the root.
+fn build_wasm(workspace: &Path) -> Result<()> {
+    let added =
+        run(Command::new("rustup").args(["--quiet", "target", "add", WASM_TARGET]).current_dir(workspace));
+    added.with_context(|| format!("the target {WASM_TARGET} is needed, and rustup to add it"))?;
+    run(Command::new(env!("CARGO")).current_dir(workspace).args([
+        "build",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--target",
+        WASM_TARGET,
+        "--target-dir",
+        "target/cross/build",
+        "-p",
+        "isobit-conformance",
+    ]))
+}
+
+fn execute_wasm(workspace: &Path, full: bool) -> Result<(bool, String)> {
+    let program = format!("target/cross/build/{WASM_TARGET}/release/isobit-conformance.wasm");
+    let mut command = Command::new("node");
+    command.current_dir(workspace).args(["--no-warnings", "xtask/src/wasi.mjs", &program]);
+    command.args(if full { &[][..] } else { &["--quick"] });
+    let output = command.stderr(Stdio::inherit()).output().context("node is needed to run WebAssembly")?;
+    Ok((output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned()))
 }
 
 /// Debian's compiler is 1.85; one dependency uses what Rust 1.88 made stable.
