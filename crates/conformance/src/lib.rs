@@ -24,5 +24,5 @@ pub use exhaustive::{BLOCKS, FUNCTIONS, Function};
 pub use file::{FILE, File, FileError};
 pub use line::{CASES, Hashes, QUICK, Setting};
 pub use models::{MODELS, model_root};
-pub use report::{Difference, Report, compare, compute};
+pub use report::{Difference, Report, compare, compute, compute_lines};
 pub use templates::{Template, Templates, pack};

@@ -1,6 +1,6 @@
 //! The runner for machines on which the whole of `isobit` is not built: prints the differences and a summary, or writes the file.
 //!
-//!     isobit-conformance [--quick] [--workers N] [--kernels SET] [--write PATH]
+//!     isobit-conformance [--quick] [--workers N] [--kernels SET] [--write PATH [--only OPERATOR,..]]
 //!     isobit-conformance pack ARCHIVE.. > templates.tar.zst
 
 #![forbid(unsafe_code)]
@@ -8,7 +8,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use isobit_conformance::{FILE, File, Report, Setting, compare, compute, pack};
+use isobit_conformance::{FILE, File, Report, Setting, compare, compute, compute_lines, pack};
 use isobit_runtime::KernelSet;
 
 fn main() -> ExitCode {
@@ -38,7 +38,16 @@ fn run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
     };
     if let Some(path) = value("--write") {
         let setting = Setting { set: KernelSet::Scalar, threads: 1 };
-        std::fs::write(path, compute(setting, false, workers, &quiet).to_string())?;
+        let file = match value("--only") {
+            None => compute(setting, false, workers, &quiet),
+            Some(only) => {
+                let is_wanted = |op: &str| only.split(',').any(|o| o == op);
+                let mut file = File::parse(FILE)?;
+                file.lines.extend(compute_lines(&is_wanted, setting, false, workers, &quiet).lines);
+                file
+            }
+        };
+        std::fs::write(path, file.to_string())?;
         return Ok(true);
     }
     let settings = match value("--kernels") {

@@ -40,8 +40,26 @@ pub fn compute(
     workers: usize,
     progress: &(dyn Fn(&str, usize, usize) + Sync),
 ) -> File {
+    let mut file = compute_lines(&|_| true, setting, quick, workers, progress);
+    for model in &MODELS {
+        progress(model.0, file.lines.len(), file.lines.len());
+        if let Ok(root) = model_root(model, setting) {
+            file.models.insert(model.0.to_owned(), root);
+        }
+    }
+    file
+}
+
+/// As [`compute`], the lines of some operators only.
+pub fn compute_lines(
+    is_wanted: &dyn Fn(&str) -> bool,
+    setting: Setting,
+    quick: bool,
+    workers: usize,
+    progress: &(dyn Fn(&str, usize, usize) + Sync),
+) -> File {
     let templates = templates();
-    let list: Vec<(&String, &Vec<Template>)> = templates.iter().collect();
+    let list: Vec<(&String, &Vec<Template>)> = templates.iter().filter(|t| is_wanted(t.0)).collect();
     let next = AtomicUsize::new(0);
     let file = Mutex::new(File::default());
     let work = || {
@@ -57,14 +75,7 @@ pub fn compute(
     } else {
         work();
     }
-    let mut file = file.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for model in &MODELS {
-        progress(model.0, list.len(), list.len());
-        if let Ok(root) = model_root(model, setting) {
-            file.models.insert(model.0.to_owned(), root);
-        }
-    }
-    file
+    file.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lines(op: &str, templates: &[Template], setting: Setting, cases: u64) -> Vec<(String, Hashes)> {

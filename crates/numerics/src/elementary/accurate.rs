@@ -9,6 +9,21 @@ const TWO_OVER_SQRT_PI: Dd = Dd::new(std::f64::consts::FRAC_2_SQRT_PI, 1.5335459
 
 /// e^x for |x| below about 700.
 pub(super) fn exp_dd(x: Dd) -> Dd {
+    let (y, k) = exp_parts(x);
+    // In two steps, neither of which leaves the range of f64.
+    let half = (k * 0.5).floor();
+    y.scale(power_of_two(half)).scale(power_of_two(k - half))
+}
+
+/// e^x rounded once to f64, or twice where the result is subnormal.
+pub(super) fn exp_to_f64(x: Dd) -> f64 {
+    let (y, k) = exp_parts(x);
+    let half = (k * 0.5).floor();
+    y.to_f64() * power_of_two(half) * power_of_two(k - half)
+}
+
+/// e^x as a number about 1 and the exponent of a power of two.
+fn exp_parts(x: Dd) -> (Dd, f64) {
     let k = (x.hi / LN2[0]).round_ties_even();
     let r = x - Dd::from(k * LN2[0]) - Dd::from(k) * Dd::new(LN2[1], LN2[2]);
     // Taylor on r / 256, then eight squarings.
@@ -20,9 +35,7 @@ pub(super) fn exp_dd(x: Dd) -> Dd {
     for _ in 0..8 {
         sum = sum * sum;
     }
-    // 2^k in two steps, neither of which leaves the range of f64.
-    let half = (k * 0.5).floor();
-    sum.scale(power_of_two(half)).scale(power_of_two(k - half))
+    (sum, k)
 }
 
 /// 2^k for -1022 <= k <= 1023.

@@ -78,15 +78,18 @@ pub(super) fn softplus(x: f32) -> f32 {
         d if d.is_nan() => f32::NAN,
         d if d > 110.0 => x,
         d if d < -110.0 => 0.0,
-        d if d < -20.0 => {
-            // ln(1 + e) by its series: e is below 2^-28.
-            let e = exp_dd(Dd::from(d));
-            let [half, third, quarter] = [2.0, 3.0, 4.0].map(|n| Dd::ONE / Dd::from(n));
-            (e - e * e * (half - e * (third - e * quarter))).to_f32()
-        }
-        d => {
-            let log = ln_of(Dd::ONE + exp_dd(Dd::from(-d.abs())));
-            (if d > 0.0 { Dd::from(d) + log } else { log }).to_f32()
-        }
+        d => softplus_dd(d).to_f32(),
     }
+}
+
+/// ln(1 + e^x) for |x| up to about 700.
+pub(super) fn softplus_dd(x: f64) -> Dd {
+    if x < -20.0 {
+        // ln(1 + e) by its series: e is below 2^-28.
+        let e = exp_dd(Dd::from(x));
+        let [half, third, quarter] = [2.0, 3.0, 4.0].map(|n| Dd::ONE / Dd::from(n));
+        return e - e * e * (half - e * (third - e * quarter));
+    }
+    let log = ln_of(Dd::ONE + exp_dd(Dd::from(-x.abs())));
+    if x > 0.0 { Dd::from(x) + log } else { log }
 }

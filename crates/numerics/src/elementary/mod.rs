@@ -105,6 +105,16 @@ function! {
     hyperbolic_accurate::softplus, softplus_fast
 }
 
+/// Asserts a function's values, to the bit, and that it keeps NaN.
+#[cfg(test)]
+fn has_values(f: fn(f64) -> f64, cases: &[(f64, f64)]) {
+    assert!(f(f64::NAN).is_nan());
+    for &(x, expected) in cases {
+        let y = f(x);
+        assert!(y.to_bits() == expected.to_bits() || y.is_nan() && expected.is_nan(), "{x}: {y}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
