@@ -1,7 +1,7 @@
 //! What a validator must not forget: the log of what it has seen and said at the height it works on, the blocks that were offered
 //! there, its own among them, and for each height decided the votes that decided it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,6 +29,8 @@ pub struct Disk {
     pending: Pending,
     /// Number of the next log entry.
     next: u64,
+    /// What is in the log already, while it is played again.
+    replayed: BTreeSet<Vec<u8>>,
 }
 
 /// What is to be written before anything is said.
@@ -61,7 +63,7 @@ impl Disk {
     }
 
     fn new(database: Database) -> Result<Self, ChainError> {
-        let mut disk = Self { database, pending: Pending::default(), next: 0 };
+        let mut disk = Self { database, pending: Pending::default(), next: 0, replayed: BTreeSet::new() };
         disk.write(|write| {
             write.open_table(LOG)?;
             write.open_table(BLOCKS)?;
@@ -86,7 +88,7 @@ impl Disk {
 
     /// Forgets what was not written, as a crash would.
     pub(crate) fn reopen(&mut self) -> Result<(), ChainError> {
-        self.pending = Pending::default();
+        (self.pending, self.replayed) = (Pending::default(), BTreeSet::new());
         let read = self.database.begin_read().map_err(ChainError::store)?;
         let log = read.open_table(LOG).map_err(ChainError::store)?;
         self.next = log.last().map_err(ChainError::store)?.map_or(0, |(at, _)| at.value() + 1);
@@ -96,8 +98,25 @@ impl Disk {
     /// Adds to the log of a height; it is on disk after [`Disk::flush`].
     pub(crate) fn append(&mut self, height: u64, input: &Input<Protocol>) {
         if let Some(entry) = wire::encode_entry(input) {
-            self.pending.log.push([&height.to_be_bytes(), &entry[..]].concat());
+            let entry = [&height.to_be_bytes(), &entry[..]].concat();
+            if !self.replayed.contains(&entry) {
+                self.pending.log.push(entry);
+            }
         }
+    }
+
+    /// What was logged at a height, to be played again. Until [`Disk::end_replay`] what is in it is not logged once more: the log
+    /// would not be what was played.
+    pub(crate) fn replay(&mut self, height: u64) -> Result<Vec<Input<Protocol>>, ChainError> {
+        let entries = self.log(height)?;
+        let inputs = entries.iter().map(|e| wire::decode_entry(&e[8..]).map_err(corrupt)).collect();
+        self.replayed = entries.into_iter().collect();
+        inputs
+    }
+
+    /// The log goes on.
+    pub(crate) fn end_replay(&mut self) {
+        self.replayed.clear();
     }
 
     /// Keeps a block; it is on disk after [`Disk::flush`].
@@ -155,14 +174,14 @@ impl Disk {
     }
 
     /// The log of a height.
-    pub(crate) fn log(&self, height: u64) -> Result<Vec<Input<Protocol>>, ChainError> {
+    fn log(&self, height: u64) -> Result<Vec<Vec<u8>>, ChainError> {
         let read = self.database.begin_read().map_err(ChainError::store)?;
         let log = read.open_table(LOG).map_err(ChainError::store)?;
         let mut entries = Vec::new();
         for entry in log.iter().map_err(ChainError::store)? {
             let (_, bytes) = entry.map_err(ChainError::store)?;
             if height_of(bytes.value()) == height {
-                entries.push(wire::decode_entry(&bytes.value()[8..]).map_err(corrupt)?);
+                entries.push(bytes.value().to_vec());
             }
         }
         Ok(entries)

@@ -208,7 +208,7 @@ impl Validator {
         let blocks = self.disk.blocks(height)?;
         self.blocks =
             blocks.into_iter().map(|b| (BlockId(b.hash), Known { block: b, built: None })).collect();
-        let log = self.disk.log(height)?;
+        let log = self.disk.replay(height)?;
         self.state.index_wal_entries(&log);
         self.rests = false;
         self.inputs.push_back(start_height(height, members, !log.is_empty()));
@@ -218,6 +218,7 @@ impl Validator {
             self.run(effects)?;
         }
         self.state.reset_entries_index();
+        self.disk.end_replay();
         self.run(effects)
     }
 
