@@ -1,8 +1,8 @@
 use std::io::Read;
 
 use isobit_tensor::{
-    Complex, DType, F6E2M3, F6E3M2, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, Small, Tensor,
-    TensorError, bf16, f16, numel,
+    Complex, DType, F6E2M3, F6E3M2, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, MAX_EXTENT, Small,
+    Tensor, TensorError, bf16, f16, numel,
 };
 
 use crate::proto::TensorProto;
@@ -24,7 +24,10 @@ pub fn tensor_from_proto(
     let shape = t
         .dims
         .iter()
-        .map(|&d| usize::try_from(d).map_err(|_| declaration(format!("extent {d} is negative"))))
+        .map(|&d| {
+            let extent = usize::try_from(d).ok().filter(|&d| d <= MAX_EXTENT);
+            extent.ok_or_else(|| declaration(format!("an extent of {d}; accepted: 0 to {MAX_EXTENT}")))
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let n = numel(&shape).ok_or_else(|| wrong(TensorError::TooLarge(shape.clone())))?;
     let bytes = (n as u64).saturating_mul(dtype.bits().max(8) as u64).div_ceil(8);
@@ -181,12 +184,13 @@ mod tests {
 
     #[test]
     fn lies_are_refused_before_memory_is_taken() {
-        let huge =
-            TensorProto { dims: vec![1 << 40], data_type: 1, raw_data: vec![0; 8], ..Default::default() };
+        let dims = vec![1 << 20, 1 << 20];
+        let huge = TensorProto { dims, data_type: 1, raw_data: vec![0; 8], ..Default::default() };
         assert!(matches!(read(&huge), Err(OnnxError::Limit { .. })));
         for t in [
             TensorProto { dims: vec![3], data_type: 1, raw_data: vec![0; 8], ..Default::default() },
             TensorProto { dims: vec![-1], data_type: 1, ..Default::default() },
+            TensorProto { dims: vec![0, 1 << 40], data_type: 1, ..Default::default() },
             TensorProto { dims: vec![1], data_type: 99, ..Default::default() },
             TensorProto { dims: vec![1], data_type: 3, int32_data: vec![300], ..Default::default() },
             TensorProto { dims: vec![2], data_type: 1, float_data: vec![1.0], ..Default::default() },
