@@ -181,13 +181,13 @@ impl Store {
                     receipts.remove(&number[..]).map_err(ChainError::store)?;
                 }
             }
+            if found.is_empty() {
+                return Ok(pruned);
+            }
             let places = found.iter().flat_map(|(_, txs)| txs);
             let places: Vec<Bytes> = places.map(|tx| tx.inner().hash().to_vec().into()).collect();
             self.states.forget(Table::Txs, &places)?;
             write.commit().map_err(ChainError::store)?;
-            if found.is_empty() {
-                return Ok(pruned);
-            }
             pruned += found.len() as u64;
         }
     }

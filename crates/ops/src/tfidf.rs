@@ -63,10 +63,6 @@ fn tf_idf(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
         return Err(OpError::attribute("weights and ngram_indexes differ in length"));
     }
     let coordinates = crate::axes::extents(indexes)?;
-    // A result row may not be longer than what any tensor may be; the exact limit is checked when it is made.
-    if let Some(i) = coordinates.iter().find(|&&i| i > 1 << 31) {
-        return Err(OpError::attribute(format!("ngram_indexes has {i}; accepted: up to {}", 1u64 << 31)));
-    }
     let width = coordinates.iter().max().map_or(0, |m| m + 1);
     let grams = coordinates.iter().enumerate().map(|(i, &c)| (c, weights.map_or(1.0, |w| w[i]))).collect();
     let starts = crate::axes::extents(ctx.opt_ints("ngram_counts")?.unwrap_or_default())?;

@@ -105,13 +105,19 @@ function! {
     hyperbolic_accurate::softplus, softplus_fast
 }
 
-/// Asserts a function's values, to the bit, and that it keeps NaN.
+/// A function and values of it.
 #[cfg(test)]
-fn has_values(f: fn(f64) -> f64, cases: &[(f64, f64)]) {
-    assert!(f(f64::NAN).is_nan());
-    for &(x, expected) in cases {
-        let y = f(x);
-        assert!(y.to_bits() == expected.to_bits() || y.is_nan() && expected.is_nan(), "{x}: {y}");
+type Values<'a> = (fn(f64) -> f64, &'a [(f64, f64)]);
+
+/// Asserts values of functions, to the bit, and that each keeps NaN.
+#[cfg(test)]
+fn have_values(functions: &[Values<'_>]) {
+    for (f, cases) in functions {
+        assert!(f(f64::NAN).is_nan());
+        for &(x, expected) in *cases {
+            let y = f(x);
+            assert!(y.to_bits() == expected.to_bits() || y.is_nan() && expected.is_nan(), "{x}: {y}");
+        }
     }
 }
 
