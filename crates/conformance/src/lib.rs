@@ -12,6 +12,7 @@
 
 mod draw;
 mod exhaustive;
+mod extra;
 mod file;
 mod line;
 mod models;

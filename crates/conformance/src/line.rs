@@ -71,13 +71,15 @@ impl Runner {
         Self { sessions: templates.iter().map(load).collect(), fresh: setting.threads > 1 }
     }
 
-    /// Runs `cases` of the line and hashes what comes out. `None` where the operator does not take the type: the first
-    /// cases all say so.
+    /// Runs `cases` of the line and hashes what comes out, with the type given to all operands of the templates' own type or,
+    /// where there are any, to those in `alone`. `None` where the operator does not take the type: the first cases all say so, or
+    /// where `strict` give no result.
     pub(crate) fn line(
         &self,
         templates: &[Template],
         op: &str,
         dtype: Option<DType>,
+        (alone, strict): (&[usize], bool),
         cases: u64,
     ) -> Option<Hashes> {
         let mut hasher = blake3::Hasher::new();
@@ -86,7 +88,7 @@ impl Runner {
         for number in 0..cases {
             let mut d = Draw::new(seed, number);
             let which = d.below(templates.len());
-            let inputs = operands(&mut d, &templates[which], dtype);
+            let inputs = operands(&mut d, &templates[which], dtype, alone);
             let _named = Named { op, dtype, number };
             match self.run(which, &templates[which], inputs, d.bits64()) {
                 Ok(outputs) => {
@@ -104,7 +106,7 @@ impl Runner {
             }
             if number + 1 == QUICK {
                 quick = Some(Hash::from(hasher.finalize()));
-                if ok == 0 && refused > 0 {
+                if ok == 0 && (strict || refused > 0) {
                     return None;
                 }
             }

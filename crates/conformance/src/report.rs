@@ -8,7 +8,7 @@ use isobit_tensor::DType;
 use crate::file::File;
 use crate::line::{CASES, Hashes, QUICK, Runner, Setting, name};
 use crate::models::{MODELS, model_root};
-use crate::templates::{Template, templates};
+use crate::templates::{Template, alone, templates};
 
 /// A line or model that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,12 @@ fn lines(op: &str, templates: &[Template], setting: Setting, cases: u64) -> Vec<
         true => DType::ALL.iter().map(|&t| Some(t)).collect(),
         false => vec![None],
     };
-    types.into_iter().filter_map(|t| Some((name(op, t), runner.line(templates, op, t, cases)?))).collect()
+    let strict = !alone(op).is_empty();
+    let line = |t| {
+        let separate = || strict.then(|| runner.line(templates, op, t, (alone(op), true), cases)).flatten();
+        Some((name(op, t), runner.line(templates, op, t, (&[], strict), cases).or_else(separate)?))
+    };
+    types.into_iter().filter_map(line).collect()
 }
 
 /// Compares what a machine computed with what it should.

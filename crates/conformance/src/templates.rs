@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use isobit_graph::{Model, from_onnx_bytes};
-use isobit_onnx::proto::ModelProto;
+use isobit_graph::{Model, Type, from_onnx_bytes};
+use isobit_onnx::proto::{GraphProto, ModelProto};
 use isobit_onnx::{Limits, datum_from_bytes};
 use isobit_tensor::{DType, Datum};
 use prost::Message as _;
+
+use crate::extra;
 
 /// A model of one operator and operands for it.
 #[derive(Debug)]
@@ -28,7 +30,22 @@ const MOST: usize = 30_000;
 
 /// The templates in this crate.
 pub(crate) fn templates() -> Templates {
-    read(ARCHIVE).expect("the archive in this crate is whole")
+    let mut all = read(ARCHIVE).expect("the archive in this crate is whole");
+    extra::add(&mut all);
+    all
+}
+
+/// Operators whose operands have types of their own, and the operands to give a type which not all of them can have.
+pub(crate) fn alone(op: &str) -> &'static [usize] {
+    match op {
+        "GridSample" => &[0],
+        "Pow" => &[1],
+        "OneHot" => &[2],
+        "Attention" => &[3],
+        "Where" => &[1, 2],
+        "SequenceInsert" => &[0, 1],
+        _ => &[],
+    }
 }
 
 fn files(archive: &[u8]) -> io::Result<BTreeMap<String, BTreeMap<String, Vec<u8>>>> {
@@ -53,21 +70,29 @@ pub fn pack(archives: &[Vec<u8>]) -> io::Result<Vec<u8>> {
     for archive in archives {
         for (case, files) in files(archive)? {
             let folder = case.split('/').rev().nth(1).unwrap_or_default();
+            // The cases of others' operators also compare standard ones with those.
+            let own = |domain: &str| folder != "microsoft" || domain == "com.microsoft";
             let one = |m: &ModelProto| {
-                m.graph.as_ref().is_some_and(|g| g.node.len() == 1) && m.functions.is_empty()
+                let node = |g: &GraphProto| g.node.len() == 1 && own(&g.node[0].domain);
+                m.graph.as_ref().is_some_and(node) && m.functions.is_empty()
             };
             let model = files.get("model.onnx").and_then(|b| ModelProto::decode(&b[..]).ok());
             let wanted = |name: &str| name == "model.onnx" || name.starts_with("input_");
             let size: usize = files.iter().filter(|(n, _)| wanted(n)).map(|(_, b)| b.len()).sum();
-            if !matches!(folder, "node" | "ml") || size > MOST || !model.is_some_and(|m| one(&m)) {
+            if !matches!(folder, "node" | "ml" | "microsoft")
+                || size > MOST
+                || !model.is_some_and(|m| one(&m))
+            {
                 continue;
             }
             for (name, bytes) in files.iter().filter(|(n, _)| wanted(n)) {
                 let mut header = tar::Header::new_ustar();
                 header.set_size(bytes.len() as u64);
                 header.set_mode(0o644);
+                // Others' cases may be named like ONNX's.
+                let owner = if folder == "microsoft" { "microsoft-" } else { "" };
                 let short = case.rsplit('/').next().unwrap_or_default();
-                out.append_data(&mut header, format!("{short}/{name}"), &bytes[..])?;
+                out.append_data(&mut header, format!("{owner}{short}/{name}"), &bytes[..])?;
             }
         }
     }
@@ -111,8 +136,16 @@ fn read(archive: &[u8]) -> io::Result<Templates> {
 fn open_types(mut model: Model) -> Model {
     for value in &mut model.graph.values {
         (value.dtype, value.shape) = (None, None);
+        value.container.iter_mut().for_each(open);
     }
     model
+}
+
+fn open(t: &mut Type) {
+    match t {
+        Type::Tensor { dtype, shape } => (*dtype, *shape) = (None, None),
+        Type::Sequence(item) | Type::Optional(item) | Type::Map { value: item, .. } => open(item),
+    }
 }
 
 impl Template {

@@ -8,11 +8,15 @@ use crate::draw::Draw;
 use crate::templates::Template;
 use crate::values;
 
-/// The operands of a case: those of the template that have its main element type become random ones of `dtype`.
-pub(crate) fn operands(d: &mut Draw, t: &Template, dtype: Option<DType>) -> Vec<Datum> {
-    let main = t.dtype();
+/// The operands of a case: those of the template that have its main element type, or are among `alone` where that is not empty,
+/// become random ones of `dtype`.
+pub(crate) fn operands(d: &mut Draw, t: &Template, dtype: Option<DType>, alone: &[usize]) -> Vec<Datum> {
     let resize = resize(d, t);
-    t.inputs.iter().map(|input| vary(d, input, main, dtype, &resize)).collect()
+    let main = |i: usize, input: &Datum| match alone {
+        [] => t.dtype(),
+        alone => alone.contains(&i).then(|| input.dtype()).flatten(),
+    };
+    t.inputs.iter().enumerate().map(|(i, input)| vary(d, input, main(i, input), dtype, &resize)).collect()
 }
 
 /// Which extents change to which, or that a rank is lost.

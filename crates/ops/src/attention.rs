@@ -1,18 +1,19 @@
-//! Attention and RotaryEmbedding.
+//! Attention.
 
-use isobit_kernels::gemm::{Epilogue, View, gemm};
-use isobit_kernels::math::{Unary, unary_in_place};
-use isobit_kernels::norm;
+use std::borrow::Cow;
+
+use isobit_kernels::gemm::View;
+use isobit_kernels::math::Unary;
 use isobit_tensor::{DType, Data, Tensor, bf16, f16};
 
-use crate::arith::{floats, narrow, widen};
 use crate::axes::{bounded, fact, given};
-use crate::softmax::softmax64;
+use crate::concat::concat;
+use crate::real::{Real, check_real, elements, read, real, write};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[OpDef::onnx("Attention", 25, attention)];
 
-/// Scaled dot-product attention. With every operation rounded, for each batch entry and query head, whose key and value
+/// Scaled dot-product attention, in f64 where Q is f64, else in f32. With every operation rounded, for each batch entry and query head, whose key and value
 /// head is `head / (query heads / key heads)`:
 ///
 /// - s = sqrt(scale), where scale is by default 1 / sqrt(head size); q = Q * s; k = K * s;
@@ -26,7 +27,8 @@ struct Attention {
     heads: Option<[usize; 2]>,
     scale: Option<f32>,
     softcap: f32,
-    precision: DType,
+    /// What the softmax is computed in; `None` is what all is.
+    precision: Option<DType>,
     /// Which intermediate result is the fourth output.
     mode: i64,
     /// Most positions before and after the query's own; `None` is any number.
@@ -48,10 +50,11 @@ fn attention(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
         },
     };
     let precision = match ctx.int("softmax_precision", 0)? {
-        0 | 1 => DType::F32,
-        10 => DType::F16,
-        11 => DType::F64,
-        16 => DType::BF16,
+        0 => None,
+        1 => Some(DType::F32),
+        10 => Some(DType::F16),
+        11 => Some(DType::F64),
+        16 => Some(DType::BF16),
         other => {
             return Err(OpError::attribute(format!("softmax_precision {other}; accepted: 1, 10, 11, 16")));
         }
@@ -177,18 +180,11 @@ impl From<usize> for Maybe {
     }
 }
 
-fn check(t: Option<DType>) -> Result<(), OpError> {
-    match t.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16)) {
-        Some(t) => Err(OpError::unsupported_type(t)),
-        None => Ok(()),
-    }
-}
-
 impl Op for Attention {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let [q, k, v] = [0, 1, 2].map(|i| fact(inputs, i));
         for t in [q, k, v] {
-            check(t.dtype)?;
+            check_real(t.dtype)?;
         }
         let shape = |f: &Fact| f.shape.as_ref().map(|s| s.iter().map(|&d| Maybe(d)).collect::<Vec<_>>());
         let (Some(qs), Some(ks), Some(vs)) = (shape(q), shape(k), shape(v)) else {
@@ -239,11 +235,24 @@ impl Op for Attention {
         let (e, past) = self.settle(&inputs)?;
         let (q, k, v) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
         for t in [q, k, v] {
-            check(Some(t.dtype()))?;
+            check_real(Some(t.dtype()))?;
         }
+        real!(q.dtype(), T => self.compute::<T>(ctx, &inputs, &e, past))
+    }
+}
+
+impl Attention {
+    fn compute<T: Real>(
+        &self,
+        ctx: &RunCtx<'_>,
+        inputs: &Inputs,
+        e: &Extents<usize>,
+        past: usize,
+    ) -> Result<Vec<Tensor>, OpError> {
+        let (q, k, v) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
         let [h, g] = e.heads;
         let total = e.keys + past;
-        let bias = Bias::new(self, &inputs, &e, past)?;
+        let bias = Bias::<T>::new(ctx, self, inputs, e, past)?;
         let present = past > 0 || inputs.opt(4).is_some() || self.outputs > 1;
         let joined;
         let (k, v) = if present {
@@ -253,39 +262,44 @@ impl Op for Attention {
             (k, v)
         };
 
-        let scale = self.scale.unwrap_or_else(|| 1.0 / (e.size as f32).sqrt()).sqrt();
-        let scaled = |t: &Tensor| -> Result<Vec<f32>, OpError> {
-            let mut x = widen(t)?;
-            x.iter_mut().for_each(|x| *x *= scale);
+        let scale = match self.scale {
+            // The root of an attribute is one of f32.
+            Some(scale) => T::of(scale.sqrt().into()),
+            None => (T::ONE / T::of(e.size as f64).root()).root(),
+        };
+        let scaled = |t: &Tensor| -> Result<Vec<T>, OpError> {
+            let mut x = read::<T>(ctx, t)?;
+            x.iter_mut().for_each(|x| *x = *x * scale);
             Ok(x)
         };
-        let (qd, kd, vd) = (scaled(q)?, scaled(k)?, floats(v)?);
+        let (qd, kd, vd) = (scaled(q)?, scaled(k)?, elements::<T>(ctx, v)?);
         let (qs, ks) = (Heads::of(q, h, e.size), Heads::of(k, g, e.size));
         let vs = Heads::of(v, g, e.value_size);
 
         let rows = [e.batch, h, e.queries, total];
-        let mut logits = ctx.memory.alloc::<f32>(&rows)?;
+        let mut logits = ctx.memory.alloc::<T>(&rows)?;
         let block = (e.queries * total).max(1);
         let pairs = (0..e.batch).flat_map(|b| (0..h).map(move |i| (b, i, i / (h / g))));
         for (c, (b, i, j)) in logits.chunks_exact_mut(block).zip(pairs.clone()) {
             let keys = ks.matrix(&kd, b, j);
             let keys = View { row_stride: keys.col_stride, col_stride: keys.row_stride, ..keys };
             let queries = qs.matrix(&qd, b, i);
-            gemm(ctx.exec, e.queries, total, e.size, queries, keys, c, total, &Epilogue::default());
+            T::matmul(ctx.exec, [e.queries, total, e.size], queries, keys, c, total);
         }
-        let wanted = |mode: i64, x: &[f32]| (self.outputs > 3 && self.mode == mode).then(|| x.to_vec());
+        let wanted = |mode: i64, x: &[T]| (self.outputs > 3 && self.mode == mode).then(|| x.to_vec());
         let mut scores = wanted(0, &logits);
         if self.softcap > 0.0 {
-            logits.iter_mut().for_each(|x| *x /= self.softcap);
-            unary_in_place(ctx.exec, Unary::Tanh, &mut logits);
-            logits.iter_mut().for_each(|x| *x *= self.softcap);
+            let cap = T::of(self.softcap.into());
+            logits.iter_mut().for_each(|x| *x = *x / cap);
+            T::apply(ctx.exec, Unary::Tanh, &mut logits);
+            logits.iter_mut().for_each(|x| *x = *x * cap);
         }
         scores = scores.or_else(|| wanted(1, &logits));
         let empty = bias.add(&mut logits, h, e.queries, total);
         scores = scores.or_else(|| wanted(2, &logits));
         softmax_in(ctx, self.precision, &mut logits, total);
         for row in empty {
-            logits[row * total..(row + 1) * total].fill(0.0);
+            logits[row * total..(row + 1) * total].fill(T::ZERO);
         }
         scores = scores.or_else(|| wanted(3, &logits));
 
@@ -294,7 +308,7 @@ impl Op for Attention {
             true => vec![e.batch, e.queries, h * e.value_size],
             false => vec![e.batch, h, e.queries, e.value_size],
         };
-        let mut y = ctx.memory.alloc::<f32>(&shape)?;
+        let mut y = ctx.memory.alloc::<T>(&shape)?;
         if !y.is_empty() {
             for (b, i, j) in pairs {
                 let p = &logits[(b * h + i) * e.queries * total..][..e.queries * total];
@@ -306,15 +320,15 @@ impl Op for Attention {
                 let p = View::row_major(p, total);
                 let end = at + (e.queries - 1) * width + e.value_size;
                 let c = &mut y[at..end];
-                gemm(ctx.exec, e.queries, e.value_size, total, p, values, c, width, &Epilogue::default());
+                T::matmul(ctx.exec, [e.queries, e.value_size, total], p, values, c, width);
             }
         }
-        let mut out = vec![narrow(q.dtype(), &shape, y)?];
+        let mut out = vec![write(ctx, q.dtype(), &shape, y)?];
         if self.outputs > 1 {
             out.extend([k.clone(), v.clone()]);
         }
         if self.outputs > 3 {
-            out.push(narrow(q.dtype(), &rows, scores.unwrap_or_default())?);
+            out.push(write(ctx, q.dtype(), &rows, scores.unwrap_or_default())?);
         }
         out.truncate(self.outputs);
         Ok(out)
@@ -337,7 +351,7 @@ impl Heads {
         }
     }
 
-    fn matrix<'a>(&self, data: &'a [f32], batch: usize, head: usize) -> View<'a> {
+    fn matrix<'a, T: Copy>(&self, data: &'a [T], batch: usize, head: usize) -> View<'a, T> {
         let at = (batch * self.batch + head * self.head).min(data.len());
         View { data: &data[at..], row_stride: self.row, col_stride: 1 }
     }
@@ -358,33 +372,14 @@ fn present_state(
         _ => now.clone(),
     };
     let Some(past) = past else { return Ok(now) };
-    let (&[b, n, s, d], &[.., p, _]) = (now.shape(), past.shape()) else {
-        return Err(OpError::shape("a past state that is not of rank 4"));
-    };
-    macro_rules! join {
-        ($t:ty) => {{
-            let mut out = ctx.memory.alloc::<$t>(&[b, n, s + p, d])?;
-            let (x, y) = (past.as_slice::<$t>()?, now.as_slice::<$t>()?);
-            let (first, second) = (p * d, s * d);
-            for (i, out) in out.chunks_exact_mut((first + second).max(1)).enumerate() {
-                out[..first].copy_from_slice(&x[i * first..][..first]);
-                out[first..].copy_from_slice(&y[i * second..][..second]);
-            }
-            Ok(Tensor::new(&[b, n, s + p, d], out)?)
-        }};
-    }
-    match now.dtype() {
-        DType::F16 => join!(f16),
-        DType::BF16 => join!(bf16),
-        _ => join!(f32),
-    }
+    concat(ctx, &[past, &now], 2)
 }
 
 /// What is added to the logits.
-struct Bias<'a> {
+struct Bias<'a, T: Real> {
     causal: bool,
     window: [Option<i64>; 2],
-    mask: Mask<'a>,
+    mask: Mask<'a, T>,
     /// Steps of the mask along batch, head and query, and its keys.
     steps: [usize; 3],
     mask_keys: usize,
@@ -392,14 +387,20 @@ struct Bias<'a> {
     offsets: Vec<(i64, i64)>,
 }
 
-enum Mask<'a> {
+enum Mask<'a, T: Real> {
     None,
     Bool(&'a [bool]),
-    Float(std::borrow::Cow<'a, [f32]>),
+    Number(Cow<'a, [T]>),
 }
 
-impl<'a> Bias<'a> {
-    fn new(op: &Attention, inputs: &'a Inputs, e: &Extents<usize>, past: usize) -> Result<Self, OpError> {
+impl<'a, T: Real> Bias<'a, T> {
+    fn new(
+        ctx: &RunCtx<'_>,
+        op: &Attention,
+        inputs: &'a Inputs,
+        e: &Extents<usize>,
+        past: usize,
+    ) -> Result<Self, OpError> {
         let total = e.keys + past;
         let (mut steps, mut mask_keys) = ([0; 3], total);
         let mask = match inputs.opt(3) {
@@ -426,7 +427,7 @@ impl<'a> Bias<'a> {
                 }
                 match t.data() {
                     Data::Bool(b) => Mask::Bool(b),
-                    _ => Mask::Float(floats(t)?),
+                    _ => Mask::Number(elements(ctx, t)?),
                 }
             }
         };
@@ -451,7 +452,8 @@ impl<'a> Bias<'a> {
     }
 
     /// Adds to each row of logits; the rows in which every key is excluded.
-    fn add(&self, logits: &mut [f32], heads: usize, queries: usize, total: usize) -> Vec<usize> {
+    fn add(&self, logits: &mut [T], heads: usize, queries: usize, total: usize) -> Vec<usize> {
+        let excluded = T::of(f64::NEG_INFINITY);
         let mut empty = Vec::new();
         for (row, logits) in logits.chunks_exact_mut(total.max(1)).enumerate() {
             let (b, h, i) = (row / (heads * queries), row / queries % heads, row % queries);
@@ -472,14 +474,14 @@ impl<'a> Bias<'a> {
             let mut all = true;
             for (j, x) in logits.iter_mut().enumerate() {
                 let bias = match &self.mask {
-                    _ if j < first || j >= end => f32::NEG_INFINITY,
-                    Mask::None => 0.0,
-                    Mask::Bool(m) if m[at + j] => 0.0,
-                    Mask::Bool(_) => f32::NEG_INFINITY,
-                    Mask::Float(m) => m[at + j],
+                    _ if j < first || j >= end => excluded,
+                    Mask::None => T::ZERO,
+                    Mask::Bool(m) if m[at + j] => T::ZERO,
+                    Mask::Bool(_) => excluded,
+                    Mask::Number(m) => m[at + j],
                 };
-                all &= bias == f32::NEG_INFINITY;
-                *x += bias;
+                all &= bias == excluded;
+                *x = *x + bias;
             }
             if all {
                 empty.push(row);
@@ -489,22 +491,30 @@ impl<'a> Bias<'a> {
     }
 }
 
-/// Softmax of each row: of what `precision` holds of the logits, rounded to it.
-fn softmax_in(ctx: &RunCtx<'_>, precision: DType, x: &mut [f32], width: usize) {
-    let round = |x: &mut [f32]| match precision {
-        DType::F16 => x.iter_mut().for_each(|x| *x = f16::from_f32(*x).to_f32()),
-        DType::BF16 => x.iter_mut().for_each(|x| *x = bf16::from_f32(*x).to_f32()),
-        _ => {}
-    };
-    round(x);
-    if precision == DType::F64 {
-        for row in x.chunks_exact_mut(width.max(1)) {
-            let mut wide: Vec<f64> = row.iter().map(|&x| x.into()).collect();
-            softmax64(&mut wide);
-            row.iter_mut().zip(wide).for_each(|(x, w)| *x = w as f32);
-        }
-    } else {
-        norm::softmax(ctx.exec, x, width);
+/// Softmax of each row in `precision`, of the logits rounded to it; that of a 16-bit type is computed in f32 and rounded.
+fn softmax_in<T: Real>(ctx: &RunCtx<'_>, precision: Option<DType>, x: &mut [T], width: usize) {
+    fn through<T: Real, S: Real>(
+        ctx: &RunCtx<'_>,
+        x: &mut [T],
+        width: usize,
+        to: impl Fn(f64) -> S,
+        from: impl Fn(S) -> f64,
+    ) {
+        let mut rounded: Vec<S> = x.iter().map(|x| to(x.wide())).collect();
+        S::softmax(ctx.exec, &mut rounded, width);
+        x.iter_mut().zip(rounded).for_each(|(x, s)| *x = T::of(from(s)));
     }
-    round(x);
+    match precision {
+        Some(DType::F16) => {
+            let round = |x: f64| f16::from_f64(x).to_f32();
+            through(ctx, x, width, round, |s: f32| round(s.into()).into());
+        }
+        Some(DType::BF16) => {
+            let round = |x: f64| bf16::from_f64(x).to_f32();
+            through(ctx, x, width, round, |s: f32| round(s.into()).into());
+        }
+        Some(own) if own != T::DTYPE && own == DType::F64 => through(ctx, x, width, |x| x, |s: f64| s),
+        Some(own) if own != T::DTYPE => through(ctx, x, width, |x| x as f32, f64::from),
+        _ => T::softmax(ctx.exec, x, width),
+    }
 }

@@ -2,9 +2,9 @@
 //! the input with its bias, Q that of the state, every operation is rounded, and with a `clip` each activation's
 //! operand is first limited to -clip..clip.
 
-use isobit_kernels::math::{Unary, unary_in_place};
-use isobit_numerics as num;
+use isobit_kernels::math::Unary;
 
+use crate::real::Real;
 use crate::recurrent::add;
 use crate::{BuildCtx, OpError, RunCtx};
 
@@ -36,9 +36,9 @@ impl Cell {
     }
 
     /// What is added to P, and to Q of the candidate, from the two halves Wb and Rb of a direction's bias.
-    pub(crate) fn biases(self, bias: &[f32], h: usize) -> (Vec<f32>, &[f32]) {
+    pub(crate) fn biases<T: Real>(self, bias: &[T], h: usize) -> (Vec<T>, &[T]) {
         let (w, r) = bias.split_at(self.gates() * h);
-        let mut sums: Vec<f32> = w.iter().zip(r).map(|(w, r)| w + r).collect();
+        let mut sums: Vec<T> = w.iter().zip(r).map(|(&w, &r)| w + r).collect();
         if matches!(self, Cell::Gru { reset_last: true }) {
             sums[2 * h..].copy_from_slice(&w[2 * h..]);
             return (sums, &r[2 * h..]);
@@ -66,17 +66,22 @@ pub(crate) enum Activation {
 }
 
 impl Activation {
-    pub(crate) fn apply(self, ctx: &RunCtx<'_>, clip: Option<f32>, x: &mut [f32]) {
-        if let Some(clip) = clip {
-            x.iter_mut().for_each(|x| *x = num::min(num::max(*x, -clip), clip));
+    pub(crate) fn apply<T: Real>(self, ctx: &RunCtx<'_>, clip: Option<f32>, x: &mut [T]) {
+        let wide = |p: f32| T::of(p.into());
+        if let Some(clip) = clip.map(wide) {
+            x.iter_mut().for_each(|x| *x = x.larger(-clip).smaller(clip));
         }
         match self {
-            Activation::Unary(f) => unary_in_place(ctx.exec, f, x),
-            Activation::Affine(alpha, beta) => x.iter_mut().for_each(|x| *x = alpha * *x + beta),
+            Activation::Unary(f) => T::apply(ctx.exec, f, x),
+            Activation::Affine(alpha, beta) => {
+                let (alpha, beta) = (wide(alpha), wide(beta));
+                x.iter_mut().for_each(|x| *x = alpha * *x + beta);
+            }
             Activation::ScaledTanh(alpha, beta) => {
-                x.iter_mut().for_each(|x| *x *= beta);
-                unary_in_place(ctx.exec, Unary::Tanh, x);
-                x.iter_mut().for_each(|x| *x *= alpha);
+                let (alpha, beta) = (wide(alpha), wide(beta));
+                x.iter_mut().for_each(|x| *x = *x * beta);
+                T::apply(ctx.exec, Unary::Tanh, x);
+                x.iter_mut().for_each(|x| *x = *x * alpha);
             }
         }
     }
@@ -125,21 +130,21 @@ pub(crate) fn activations(
 }
 
 /// One entry's state, which a step replaces.
-pub(crate) struct State<'a> {
-    pub(crate) hidden: &'a mut [f32],
-    pub(crate) cell: &'a mut [f32],
-    pub(crate) scratch: &'a mut [f32],
+pub(crate) struct State<'a, T> {
+    pub(crate) hidden: &'a mut [T],
+    pub(crate) cell: &'a mut [T],
+    pub(crate) scratch: &'a mut [T],
 }
 
-impl State<'_> {
+impl<T: Real> State<'_, T> {
     /// `gates` holds Q of i, o, f, c.
     pub(crate) fn lstm(
         &mut self,
         ctx: &RunCtx<'_>,
         (functions, clip): (&[Activation], Option<f32>),
-        gates: &mut [f32],
-        projected: &[f32],
-        peepholes: &[f32],
+        gates: &mut [T],
+        projected: &[T],
+        peepholes: &[T],
         coupled: bool,
     ) {
         let h = self.hidden.len();
@@ -147,9 +152,9 @@ impl State<'_> {
         let (i, rest) = gates.split_at_mut(h);
         let (o, rest) = rest.split_at_mut(h);
         let (f, c) = rest.split_at_mut(h);
-        let peep = |gate: &mut [f32], p: &[f32], cell: &[f32]| {
-            for ((g, p), c) in gate.iter_mut().zip(p).zip(cell) {
-                *g += p * c;
+        let peep = |gate: &mut [T], p: &[T], cell: &[T]| {
+            for ((g, &p), &c) in gate.iter_mut().zip(p).zip(cell) {
+                *g = *g + p * c;
             }
         };
         if !peepholes.is_empty() {
@@ -158,7 +163,7 @@ impl State<'_> {
         }
         functions[0].apply(ctx, clip, i);
         if coupled {
-            f.iter_mut().zip(i.iter()).for_each(|(f, i)| *f = 1.0 - i);
+            f.iter_mut().zip(i.iter()).for_each(|(f, &i)| *f = T::ONE - i);
         } else {
             functions[0].apply(ctx, clip, f);
         }
@@ -172,7 +177,7 @@ impl State<'_> {
         functions[0].apply(ctx, clip, o);
         self.scratch.copy_from_slice(self.cell);
         functions[2].apply(ctx, clip, self.scratch);
-        for ((hidden, o), c) in self.hidden.iter_mut().zip(o).zip(&*self.scratch) {
+        for ((hidden, o), &c) in self.hidden.iter_mut().zip(o).zip(&*self.scratch) {
             *hidden = *o * c;
         }
     }
@@ -182,9 +187,9 @@ impl State<'_> {
         &mut self,
         ctx: &RunCtx<'_>,
         (functions, clip): (&[Activation], Option<f32>),
-        gates: &mut [f32],
-        projected: &[f32],
-        late: &[f32],
+        gates: &mut [T],
+        projected: &[T],
+        late: &[T],
     ) {
         let h = self.hidden.len();
         let (zr, n) = gates.split_at_mut(2 * h);
@@ -198,9 +203,9 @@ impl State<'_> {
     }
 
     /// ((1 - z) * n) + (z * H).
-    pub(crate) fn mix(&mut self, z: &[f32], n: &[f32]) {
-        for ((hidden, z), n) in self.hidden.iter_mut().zip(z).zip(n) {
-            *hidden = (1.0 - z) * n + z * *hidden;
+    pub(crate) fn mix(&mut self, z: &[T], n: &[T]) {
+        for ((hidden, &z), &n) in self.hidden.iter_mut().zip(z).zip(n) {
+            *hidden = (T::ONE - z) * n + z * *hidden;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Col2Im: columns of blocks added up to an image.
 
-use isobit_tensor::{DType, Tensor};
+use isobit_tensor::{Complex, DType, Element, Tensor};
 
 use crate::arith::narrow;
 use crate::axes::{extents, fact, ints, known_ints};
@@ -128,10 +128,12 @@ impl Op for Col2Im {
         let half = matches!(x.dtype(), DType::F16 | DType::BF16);
         let wide = if half { convert(ctx, x.clone(), DType::F32)? } else { x.clone() };
         let size = (kernel, blocks);
-        let out = typed!(numbers wide.dtype(), T => {
-            let out = ctx.memory.filled::<T>(&shape, T::ZERO)?;
-            Ok::<_, OpError>(Tensor::new(&shape, add_up(wide.as_slice::<T>()?, out, &axes, size))?)
-        })?;
+        let out = match wide.dtype() {
+            DType::Bool => blocks_added(ctx, &wide, &shape, &axes, size, |a: &bool, b| a | b),
+            DType::Complex64 => blocks_added(ctx, &wide, &shape, &axes, size, add_complex::<f32>),
+            DType::Complex128 => blocks_added(ctx, &wide, &shape, &axes, size, add_complex::<f64>),
+            t => typed!(numbers t, T => blocks_added(ctx, &wide, &shape, &axes, size, |a: &T, b| a.plus(*b))),
+        }?;
         match half {
             true => Ok(vec![narrow(x.dtype(), &shape, out.into_vec()?)?]),
             false => Ok(vec![out]),
@@ -139,17 +141,29 @@ impl Op for Col2Im {
     }
 }
 
-/// Each pixel is +0 and then, by ascending position in the block, what falls on it.
-fn add_up<T: Number>(x: &[T], mut out: Vec<T>, axes: &[Axis], (kernel, blocks): (usize, usize)) -> Vec<T> {
+fn add_complex<T: Number>(a: &Complex<T>, b: &Complex<T>) -> Complex<T> {
+    Complex { re: a.re.plus(b.re), im: a.im.plus(b.im) }
+}
+
+/// Each pixel is +0 (or false) and then, by ascending position in the block, the sum (or) with what falls on it.
+fn blocks_added<T: Element + Default>(
+    ctx: &RunCtx<'_>,
+    x: &Tensor,
+    shape: &[usize],
+    axes: &[Axis],
+    (kernel, blocks): (usize, usize),
+    add: impl Fn(&T, &T) -> T,
+) -> Result<Tensor, OpError> {
+    let (x, mut out) = (x.as_slice::<T>()?, ctx.memory.filled::<T>(shape, T::default())?);
     let plane: usize = axes.iter().map(|a| a.image).product();
     let places: Vec<Option<usize>> =
         (0..kernel).flat_map(|i| (0..blocks).map(move |j| pixel(axes, i, j))).collect();
     for (image, columns) in out.chunks_exact_mut(plane.max(1)).zip(x.chunks_exact((kernel * blocks).max(1))) {
-        for (place, &v) in places.iter().zip(columns) {
+        for (place, v) in places.iter().zip(columns) {
             if let Some(at) = *place {
-                image[at] = image[at].plus(v);
+                image[at] = add(&image[at], v);
             }
         }
     }
-    out
+    Ok(Tensor::new(shape, out)?)
 }

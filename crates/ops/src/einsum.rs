@@ -3,9 +3,10 @@
 use isobit_kernels::elementwise::Binary;
 use isobit_tensor::{DType, Element, Tensor};
 
-use crate::arith::{arith, narrow, widen};
+use crate::arith::arith;
 use crate::axes::{bounded, fact};
 use crate::broadcast::{Walk, copy_strided, strides};
+use crate::cast::convert;
 use crate::matmul::{multiplies, product};
 use crate::transpose::transpose;
 use crate::typed::typed;
@@ -208,7 +209,7 @@ fn gathered(ctx: &RunCtx<'_>, t: &Tensor, shape: &[usize], steps: &[isize]) -> R
 impl Op for Einsum {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let dtype = inputs.iter().flatten().find_map(|f| f.dtype);
-        if let Some(t) = dtype.filter(|&t| !multiplies(t)) {
+        if let Some(t) = dtype.filter(|&t| !multiplies(computed_in(t))) {
             return Err(OpError::unsupported_type(t));
         }
         let shapes: Option<Vec<&[Option<usize>]>> =
@@ -236,16 +237,13 @@ impl Op for Einsum {
         for i in 0..self.terms.len() {
             let t = inputs.get(i)?;
             bounded([t])?;
-            if t.dtype() != dtype || !multiplies(dtype) {
+            if t.dtype() != dtype || !multiplies(computed_in(dtype)) {
                 return Err(match t.dtype() == dtype {
                     true => OpError::unsupported_type(dtype),
                     false => OpError::input(format!("operands of types {dtype} and {}", t.dtype())),
                 });
             }
-            operands.push(match dtype {
-                DType::F16 | DType::BF16 => Tensor::new(t.shape(), widen(t)?)?,
-                _ => t.clone(),
-            });
+            operands.push(convert(ctx, t.clone(), computed_in(dtype))?);
         }
         let plan = self.plan(&operands.iter().map(Tensor::rank).collect::<Vec<_>>())?;
         let shapes: Vec<Vec<Option<usize>>> =
@@ -253,13 +251,17 @@ impl Op for Einsum {
         let extents = plan.extents(&shapes.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
         let extent = |i: &Index| plan.all.iter().position(|a| a == i).and_then(|at| extents[at]).unwrap_or(1);
         let y = contract(ctx, &plan, &operands, &extent)?;
-        Ok(vec![match dtype {
-            DType::F16 | DType::BF16 => {
-                let shape = y.shape().to_vec();
-                narrow(dtype, &shape, y.into_vec()?)?
-            }
-            _ => y,
-        }])
+        Ok(vec![convert(ctx, y, dtype)?])
+    }
+}
+
+/// Small integers wrap, and so does what is left of their 32-bit results.
+fn computed_in(t: DType) -> DType {
+    match t {
+        DType::F16 | DType::BF16 => DType::F32,
+        DType::I8 | DType::I16 => DType::I32,
+        DType::U8 | DType::U16 => DType::U32,
+        t => t,
     }
 }
 

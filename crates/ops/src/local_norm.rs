@@ -1,12 +1,10 @@
 //! Normalisations by neighbouring or chosen elements: LRN, LpNormalization, MeanVarianceNormalization.
 
-use isobit_kernels::reduce::{Reduction, reduce};
-use isobit_numerics as num;
 use isobit_tensor::Tensor;
 
-use crate::arith::{floats, narrow, through_f32};
 use crate::axes::{axes, axis, bounded, fact};
-use crate::norm::check;
+use crate::number::{Number, magnitude};
+use crate::real::{Real, check_real, elements, real, through, write};
 use crate::transpose::transpose;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -26,7 +24,7 @@ pub(crate) static FAMILY: &[OpDef] = &[
 
 fn infer(inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
     let x = fact(inputs, 0);
-    check(x)?;
+    check_real(x.dtype)?;
     Ok(vec![Fact::new(x.dtype, x.shape.clone())])
 }
 
@@ -69,24 +67,31 @@ impl Op for Lrn {
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.get(0)?;
         bounded([x])?;
+        real!(x.dtype(), T => self.compute::<T>(ctx, x))
+    }
+}
+
+impl Lrn {
+    fn compute<T: Real>(&self, ctx: &RunCtx<'_>, x: &Tensor) -> Result<Vec<Tensor>, OpError> {
         let &[_, channels, ref spatial @ ..] = x.shape() else {
             return Err(OpError::shape(format!("an input of shape {:?}; it must be [N, C, ...]", x.shape())));
         };
         let plane: usize = spatial.iter().product();
-        let data = floats(x)?;
-        let mut out = ctx.memory.alloc::<f32>(x.shape())?;
+        let data = elements::<T>(ctx, x)?;
+        let mut out = ctx.memory.alloc::<T>(x.shape())?;
         let (before, after) = ((self.size - 1) / 2, self.size / 2);
-        let factor = self.alpha / self.size as f32;
+        let [alpha, beta, bias] = [self.alpha, self.beta, self.bias].map(|p| T::of(p.into()));
+        let factor = alpha / T::of(self.size as f64);
         for (i, row) in out.chunks_exact_mut(plane.max(1)).enumerate() {
             let (n, c) = (i / channels, i % channels);
             let window = c.saturating_sub(before)..channels.min(c + after + 1);
             for (p, y) in row.iter_mut().enumerate() {
                 let at = |c: usize| data[(n * channels + c) * plane + p];
-                let s = num::sum_squares(window.clone().map(at));
-                *y = at(c) / num::pow(self.bias + factor * s, self.beta);
+                let s = T::sum_squares(window.clone().map(at));
+                *y = at(c) / (bias + factor * s).power(beta);
             }
         }
-        Ok(vec![narrow(x.dtype(), x.shape(), out)?])
+        Ok(vec![write(ctx, x.dtype(), x.shape(), out)?])
     }
 }
 
@@ -113,19 +118,21 @@ impl Op for Lp {
         let mut perm: Vec<usize> = (0..x.rank()).collect();
         perm.swap(axis, x.rank() - 1);
         let width = x.shape()[axis];
-        let y = through_f32(transpose(ctx, x, &perm)?, |x| {
-            let mut norms = ctx.memory.alloc::<f32>(&[x.len() / width.max(1)])?;
-            let r = if self.p == 1 { Reduction::SumAbs } else { Reduction::SumSquares };
-            reduce(ctx.exec, r, x, width, 1, &mut norms);
-            for (row, norm) in x.chunks_exact_mut(width.max(1)).zip(norms) {
-                let norm = if self.p == 1 { norm } else { norm.sqrt() };
-                match norm == 0.0 {
-                    true => row.fill(0.0),
+        let x = transpose(ctx, x, &perm)?;
+        let y = real!(x.dtype(), T => through::<T>(ctx, x, |x| {
+            for row in x.chunks_exact_mut(width.max(1)) {
+                let elements = row.iter().copied();
+                let norm = match self.p {
+                    1 => T::sum(elements.map(magnitude)),
+                    _ => T::sum_squares(elements).root(),
+                };
+                match norm == T::ZERO {
+                    true => row.fill(T::ZERO),
                     false => row.iter_mut().for_each(|x| *x /= norm),
                 }
             }
             Ok(())
-        })?;
+        }))?;
         Ok(vec![transpose(ctx, y, &perm)?])
     }
 }
@@ -154,16 +161,17 @@ impl Op for MeanVariance {
         let width: usize = reduced.iter().map(|&i| x.shape()[i]).product();
         let mut back = vec![0; perm.len()];
         perm.iter().enumerate().for_each(|(i, &p)| back[p] = i);
-        let y = through_f32(transpose(ctx, x, &perm)?, |x| {
+        let x = transpose(ctx, x, &perm)?;
+        let y = real!(x.dtype(), T => through::<T>(ctx, x, |x| {
             for row in x.chunks_exact_mut(width.max(1)) {
-                let n = row.len() as f32;
-                let mean = num::sum(row.iter().copied()) / n;
-                let var = num::sum(row.iter().map(|x| x * x)) / n - mean * mean;
-                let deviation = var.sqrt() + 1e-9;
+                let n = T::of(row.len() as f64);
+                let mean = T::sum(row.iter().copied()) / n;
+                let var = T::sum(row.iter().map(|&x| x * x)) / n - mean * mean;
+                let deviation = var.root() + T::of(1e-9f32.into());
                 row.iter_mut().for_each(|x| *x = (*x - mean) / deviation);
             }
             Ok(())
-        })?;
+        }))?;
         Ok(vec![transpose(ctx, y, &back)?])
     }
 }

@@ -7,6 +7,7 @@ use isobit_tensor::{DType, Element, Tensor};
 
 use crate::axes::fact;
 use crate::broadcast::{Walk, broadcast, broadcast_facts, zip};
+use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::Number;
 use crate::typed::typed;
@@ -144,6 +145,14 @@ impl Op for Unary {
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let a = inputs.get(0)?;
+        let wide;
+        let a = match self {
+            Unary::IsNan | Unary::IsInf { .. } if a.dtype().is_small() && !a.dtype().is_int() => {
+                wide = convert(ctx, a.clone(), DType::F32)?;
+                &wide
+            }
+            _ => a,
+        };
         let t = a.dtype();
         let out = match *self {
             Unary::Not => map::<bool, bool>(ctx, a, |a| !a),

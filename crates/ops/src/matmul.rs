@@ -8,6 +8,7 @@ use isobit_tensor::{DType, Tensor};
 use crate::arith::{arith, floats, narrow, widen};
 use crate::axes::fact;
 use crate::broadcast::{broadcast, broadcast_dims, broadcast_strides};
+use crate::cast::convert;
 use crate::tail::{Tail, absorb};
 use crate::transpose::transpose;
 use crate::typed::typed;
@@ -298,7 +299,8 @@ impl MatMul {
 }
 
 /// alpha A B + beta C: the chain of A B; times alpha unless alpha is 1; plus (beta C, the product rounded, unless beta
-/// is 1); every step rounded.
+/// is 1); every step rounded. Integers wrap; with an alpha or beta they go on in f64,
+/// and the sum is cut toward zero.
 struct Gemm {
     alpha: f32,
     beta: f32,
@@ -344,20 +346,27 @@ impl Gemm {
 }
 
 impl Gemm {
-    fn double(&self, ctx: &RunCtx<'_>, a: &Tensor, b: &Tensor, c: Option<Tensor>) -> Result<Tensor, OpError> {
+    /// In f64 and in integers.
+    fn plain(&self, ctx: &RunCtx<'_>, a: &Tensor, b: &Tensor, c: Option<Tensor>) -> Result<Tensor, OpError> {
         let turned = |t: &Tensor, turn: bool| match turn {
             true => transpose(ctx, t.clone(), &[1, 0]),
             false => Ok(t.clone()),
         };
-        let scaled = |t: Tensor, by: f32| match by {
-            1.0 => Ok(t),
-            by => arith(ctx, Binary::Mul, t, Tensor::scalar(f64::from(by))),
+        let dtype = a.dtype();
+        let scales = self.alpha != 1.0 || c.is_some() && self.beta != 1.0;
+        let scaled = |t: Tensor, by: f32| {
+            let t = if scales { convert(ctx, t, DType::F64)? } else { t };
+            match by {
+                1.0 => Ok(t),
+                by => arith(ctx, Binary::Mul, t, Tensor::scalar(f64::from(by))),
+            }
         };
         let y = scaled(product(ctx, turned(a, self.trans_a)?, turned(b, self.trans_b)?)?, self.alpha)?;
-        match c {
-            Some(c) => arith(ctx, Binary::Add, y, scaled(c, self.beta)?),
-            None => Ok(y),
-        }
+        let y = match c {
+            Some(c) => arith(ctx, Binary::Add, y, scaled(c, self.beta)?)?,
+            None => y,
+        };
+        convert(ctx, y, dtype)
     }
 }
 
@@ -365,7 +374,7 @@ impl Op for Gemm {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let (a, b) = (fact(inputs, 0), fact(inputs, 1));
         let dtype = a.dtype.or(b.dtype);
-        if let Some(t) = dtype.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16 | DType::F64)) {
+        if let Some(t) = dtype.filter(|t| !multiplies(*t)) {
             return Err(OpError::unsupported_type(t));
         }
         let (Some(ashape), Some(bshape)) = (&a.shape, &b.shape) else { return Ok(vec![Fact::typed(dtype)]) };
@@ -421,8 +430,8 @@ impl Op for Gemm {
             let own = c.shape();
             return Err(OpError::shape(format!("C of shape {own:?} does not broadcast to [{m}, {n}]")));
         }
-        if dtype == DType::F64 {
-            return Ok((vec![self.double(ctx, a, inputs.get(1)?, c)?], 0));
+        if dtype == DType::F64 || dtype.is_int() {
+            return Ok((vec![self.plain(ctx, a, inputs.get(1)?, c)?], 0));
         }
         let (av, bv) = (floats(a)?, b.map(floats).transpose()?.unwrap_or_default());
         let (av, bv) = (&av[..], &bv[..]);

@@ -1,10 +1,10 @@
 //! MaxRoiPool: the largest pixels of regions of interest.
 
-use isobit_tensor::{DType, Tensor};
+use isobit_tensor::Tensor;
 
 use crate::axes::{bounded, fact, index};
 use crate::number::Number;
-use crate::real::{Real, read, real, write};
+use crate::real::{Real, check_real, read, real, write};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[OpDef::onnx("MaxRoiPool", 22, max_roi_pool)];
@@ -76,9 +76,7 @@ impl MaxRoiPool {
 impl Op for MaxRoiPool {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let (x, rois) = (fact(inputs, 0), fact(inputs, 1));
-        if let Some(t) = x.dtype.filter(|t| !matches!(t, DType::F32 | DType::F64 | DType::F16)) {
-            return Err(OpError::unsupported_type(t));
-        }
+        check_real(x.dtype)?;
         let at = |f: &Fact, i: usize| f.shape.as_deref().and_then(|s| s.get(i).copied().flatten());
         let shape = vec![at(rois, 0), at(x, 1), Some(self.pooled[0]), Some(self.pooled[1])];
         Ok(vec![Fact::new(x.dtype, Some(shape))])

@@ -1,13 +1,15 @@
 //! Normalisations over channels, groups and rows: BatchNormalization, InstanceNormalization, GroupNormalization,
-//! LayerNormalization, RMSNormalization; the order of operations is written at `isobit_kernels::norm`.
+//! LayerNormalization, RMSNormalization; the order of operations is written at `isobit_kernels::norm`. What is normalised
+//! in f32 of an f64 tensor, as `stash_type` says by default, is scaled and shifted in f64.
 
 use isobit_kernels::elementwise::{Binary, Operand, binary_in_place};
 use isobit_kernels::norm;
 use isobit_tensor::{DType, Tensor};
 
-use crate::arith::{through_f32, widen};
+use crate::arith::{narrow, through_f32};
 use crate::axes::{axis, bounded, fact};
 use crate::broadcast::{Walk, broadcast, broadcast_strides, copy_strided};
+use crate::real::{Real, check_real, elements, read, through};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
@@ -17,15 +19,17 @@ pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("RMSNormalization", 23, |ctx| rows(ctx, false)),
 ];
 
-pub(crate) fn check(x: &Fact) -> Result<(), OpError> {
-    match x.dtype.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16)) {
-        Some(t) => Err(OpError::unsupported_type(t)),
-        None => Ok(()),
-    }
-}
-
 fn cost(inputs: &[Option<Fact>], weight: u64) -> u64 {
     (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(weight)
+}
+
+/// Whether what is normalised of an f64 tensor is computed in f64 too.
+fn stashes_doubles(ctx: &BuildCtx<'_>) -> Result<bool, OpError> {
+    match ctx.int("stash_type", 1)? {
+        1 => Ok(false),
+        11 => Ok(true),
+        _ => Err(OpError::unsupported("stash_type other than 1 (float32) and 11 (float64)")),
+    }
 }
 
 /// Each group's elements are normalised as by LayerNormalization, then scaled and shifted by channel:
@@ -34,12 +38,12 @@ struct Group {
     epsilon: f32,
     /// `None` is one a channel.
     groups: Option<usize>,
+    doubles: bool,
 }
 
 fn group(ctx: &BuildCtx<'_>, grouped: bool) -> Result<Box<dyn Op>, OpError> {
-    if ctx.int("stash_type", 1)? != 1 {
-        return Err(OpError::unsupported("stash_type other than 1 (float32)"));
-    }
+    // InstanceNormalization has no such attribute, and computes in its own type.
+    let doubles = !grouped || stashes_doubles(ctx)?;
     let groups = match ctx.opt_int("num_groups")? {
         _ if !grouped => None,
         Some(n) if n > 0 => usize::try_from(n).ok(),
@@ -49,13 +53,13 @@ fn group(ctx: &BuildCtx<'_>, grouped: bool) -> Result<Box<dyn Op>, OpError> {
             )));
         }
     };
-    ctx.one(Group { epsilon: ctx.float("epsilon", 1e-5)?, groups })
+    ctx.one(Group { epsilon: ctx.float("epsilon", 1e-5)?, groups, doubles })
 }
 
 impl Op for Group {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let x = fact(inputs, 0);
-        check(x)?;
+        check_real(x.dtype)?;
         Ok(vec![Fact::new(x.dtype, x.shape.clone())])
     }
 
@@ -67,7 +71,7 @@ impl Op for Group {
         let x = inputs.take(0)?;
         bounded([&x])?;
         let shape = x.shape().to_vec();
-        let (scale, bias) = (widen(inputs.get(1)?)?, widen(inputs.get(2)?)?);
+        let (scale, bias) = (inputs.get(1)?, inputs.get(2)?);
         let channels = shape.get(1).copied().unwrap_or(0);
         let groups = self.groups.unwrap_or(channels).max(1);
         if shape.len() < 2 || [scale.len(), bias.len()] != [channels; 2] || channels % groups != 0 {
@@ -80,6 +84,18 @@ impl Op for Group {
         }
         let inner: usize = shape[2..].iter().product();
         let width = channels / groups * inner;
+        if x.dtype() == DType::F64 {
+            let (scale, bias) = (elements::<f64>(ctx, scale)?, elements::<f64>(ctx, bias)?);
+            return Ok(vec![through::<f64>(ctx, x, |x| {
+                normalize(self.doubles, x, width, true, self.epsilon);
+                for (i, row) in x.chunks_exact_mut(inner.max(1)).enumerate() {
+                    let c = i % channels.max(1);
+                    row.iter_mut().for_each(|x| *x = *x * scale[c] + bias[c]);
+                }
+                Ok(())
+            })?]);
+        }
+        let (scale, bias) = (read::<f32>(ctx, scale)?, read::<f32>(ctx, bias)?);
         Ok(vec![through_f32(x, |x| {
             if x.is_empty() {
                 return Ok(());
@@ -97,12 +113,10 @@ impl Op for Group {
 }
 
 fn rows(ctx: &BuildCtx<'_>, centred: bool) -> Result<Box<dyn Op>, OpError> {
-    if ctx.int("stash_type", 1)? != 1 {
-        return Err(OpError::unsupported("stash_type other than 1 (float32)"));
-    }
+    let doubles = stashes_doubles(ctx)?;
     let (axis, epsilon) = (ctx.int("axis", -1)?, ctx.float("epsilon", 1e-5)?);
     let most = if centred { 3 } else { 1 };
-    ctx.at_most(most, Rows { axis, epsilon, centred, outputs: ctx.outputs() })
+    ctx.at_most(most, Rows { axis, epsilon, centred, doubles, outputs: ctx.outputs() })
 }
 
 /// LayerNormalization (centred, with bias) and RMSNormalization over the dimensions from `axis` on.
@@ -110,13 +124,14 @@ struct Rows {
     axis: i64,
     epsilon: f32,
     centred: bool,
+    doubles: bool,
     outputs: usize,
 }
 
 impl Op for Rows {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let x = fact(inputs, 0);
-        check(x)?;
+        check_real(x.dtype)?;
         let mut out = vec![Fact::new(x.dtype, x.shape.clone())];
         if self.outputs > 1 {
             let stats = match &x.shape {
@@ -126,7 +141,8 @@ impl Op for Rows {
                 }
                 None => None,
             };
-            out.resize(self.outputs, Fact::new(Some(DType::F32), stats));
+            let stash = if self.doubles { DType::F64 } else { DType::F32 };
+            out.resize(self.outputs, Fact::new(Some(stash), stats));
         }
         Ok(out)
     }
@@ -141,45 +157,93 @@ impl Op for Rows {
         let shape = x.shape().to_vec();
         let axis = axis(self.axis, shape.len())?;
         let width: usize = shape[axis..].iter().product();
-        let parameter = |i: usize| match inputs.opt(i) {
-            None => Ok(None),
-            Some(t) if t.shape() == &shape[axis..] => widen(t).map(Some),
-            Some(t) => spread(ctx, t, &shape[axis..]).map(Some),
-        };
-        let scale = parameter(1)?.ok_or_else(|| OpError::input("the scale is missing"))?;
-        let bias = parameter(2)?;
         let stats: Vec<usize> =
             shape.iter().enumerate().map(|(i, &d)| if i < axis { d } else { 1 }).collect();
-        let (mut means, mut invs) = match self.outputs {
-            1 => (Vec::new(), Vec::new()),
-            _ => (ctx.memory.alloc::<f32>(&stats)?, ctx.memory.alloc::<f32>(&stats)?),
+        let scale = inputs.opt(1).ok_or_else(|| OpError::input("the scale is missing"))?;
+        let (y, moments) = if x.dtype() == DType::F64 {
+            let scale = spread::<f64>(ctx, scale, &shape[axis..])?;
+            let bias = inputs.opt(2).map(|b| spread::<f64>(ctx, b, &shape[axis..])).transpose()?;
+            let mut moments = [Vec::new(), Vec::new()];
+            let y = through::<f64>(ctx, x, |x| {
+                moments = normalize(self.doubles, x, width, self.centred, self.epsilon);
+                for row in x.chunks_exact_mut(width.max(1)) {
+                    row.iter_mut().zip(&scale).for_each(|(x, s)| *x *= s);
+                    row.iter_mut().zip(bias.iter().flatten()).for_each(|(x, b)| *x += b);
+                }
+                Ok(())
+            })?;
+            (y, moments)
+        } else {
+            let scale = spread::<f32>(ctx, scale, &shape[axis..])?;
+            let bias = inputs.opt(2).map(|b| spread::<f32>(ctx, b, &shape[axis..])).transpose()?;
+            let n = if self.outputs > 1 { stats.iter().product() } else { 0 };
+            let (mut means, mut invs) = (ctx.memory.alloc::<f32>(&[n])?, ctx.memory.alloc::<f32>(&[n])?);
+            let y = through_f32(x, |x| {
+                if self.centred {
+                    let stats = (self.outputs > 1).then_some((&mut means[..], &mut invs[..]));
+                    norm::layer_norm(ctx.exec, x, width, self.epsilon, &scale, bias.as_deref(), stats);
+                } else {
+                    norm::rms_norm(ctx.exec, x, width, self.epsilon, &scale);
+                }
+                Ok(())
+            })?;
+            (y, [means, invs].map(|m| m.into_iter().map(f64::from).collect()))
         };
-        let y = through_f32(x, |x| {
-            if self.centred {
-                let stats = (self.outputs > 1).then_some((&mut means[..], &mut invs[..]));
-                norm::layer_norm(ctx.exec, x, width, self.epsilon, &scale, bias.as_deref(), stats);
-            } else {
-                norm::rms_norm(ctx.exec, x, width, self.epsilon, &scale);
-            }
-            Ok(())
-        })?;
         let mut out = vec![y];
-        for values in [means, invs].into_iter().take(self.outputs - 1) {
-            out.push(Tensor::new(&stats, values)?);
+        for values in moments.into_iter().take(self.outputs - 1) {
+            // A row of nothing has moments as well; they are not computed.
+            let values = if width == 0 { vec![0.0; stats.iter().product()] } else { values };
+            out.push(match self.doubles {
+                true => Tensor::new(&stats, values)?,
+                false => narrow(DType::F32, &stats, values.into_iter().map(|x| x as f32).collect())?,
+            });
         }
         Ok(out)
     }
 }
 
-/// A parameter that broadcasts to the normalised dimensions, written out for all of them.
-fn spread(ctx: &RunCtx<'_>, t: &Tensor, shape: &[usize]) -> Result<Vec<f32>, OpError> {
+/// Normalises each row in f32 or in f64; the means and inverse deviations.
+fn normalize(doubles: bool, x: &mut [f64], width: usize, centred: bool, epsilon: f32) -> [Vec<f64>; 2] {
+    let mut moments = [Vec::new(), Vec::new()];
+    for row in x.chunks_exact_mut(width.max(1)) {
+        let (mean, inv) = match doubles {
+            true => normalize_row::<f64>(row, centred, epsilon),
+            false => normalize_row::<f32>(row, centred, epsilon),
+        };
+        moments[0].push(mean);
+        moments[1].push(inv);
+    }
+    moments
+}
+
+/// The sequence of operations of `isobit_kernels::norm`, without scale and bias, on the elements rounded to `T`.
+fn normalize_row<T: Real>(row: &mut [f64], centred: bool, epsilon: f32) -> (f64, f64) {
+    let mut x: Vec<T> = row.iter().map(|&x| T::of(x)).collect();
+    let n = T::of(x.len() as f64);
+    let mean = if centred { T::sum(x.iter().copied()) / n } else { T::ZERO };
+    x.iter_mut().for_each(|x| *x = *x - mean);
+    let variance = T::sum(x.iter().map(|&d| d * d)) / n;
+    let inv = T::ONE / (variance + T::of(epsilon.into())).root();
+    row.iter_mut().zip(x).for_each(|(y, d)| *y = (d * inv).wide());
+    (mean.wide(), inv.wide())
+}
+
+/// A parameter, written out for all the normalised dimensions where it only broadcasts to them.
+fn spread<T: Real>(ctx: &RunCtx<'_>, t: &Tensor, shape: &[usize]) -> Result<Vec<T>, OpError> {
+    if t.shape() == shape {
+        return read(ctx, t);
+    }
     if t.rank() > shape.len() || broadcast(&[t.shape(), shape])?[..] != *shape {
         return Err(OpError::shape(format!(
             "a parameter of shape {:?} does not broadcast to the normalised dimensions {shape:?}",
             t.shape()
         )));
     }
-    let mut out = ctx.memory.alloc::<f32>(shape)?;
-    copy_strided(&Walk::new(shape, [&broadcast_strides(t.shape(), shape)], [0]), &widen(t)?, &mut out);
+    let mut out = ctx.memory.alloc::<T>(shape)?;
+    copy_strided(
+        &Walk::new(shape, [&broadcast_strides(t.shape(), shape)], [0]),
+        &elements::<T>(ctx, t)?,
+        &mut out,
+    );
     Ok(out)
 }

@@ -1,14 +1,17 @@
 //! Linear quantisation: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, MatMulInteger,
 //! QLinearMatMul. Integer products accumulate in i32, which wraps.
 
+use isobit_kernels::elementwise::Binary;
 use isobit_kernels::integer::{self, PackedInts};
 use isobit_kernels::reduce::{Reduction, reduce};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
+use crate::arith::arith;
 use crate::axes::{axis, fact};
 use crate::broadcast::{Walk, broadcast, broadcast_dims, strides};
 use crate::cast::{convert, convert_with};
 use crate::fold::fold;
+use crate::matmul;
 use crate::narrow::{Rounding, small_range};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -402,10 +405,20 @@ fn centred(
     Ok(wide(ctx, t)?.into_iter().enumerate().map(|(i, v)| v.wrapping_sub(zero_of(i)) as i32).collect())
 }
 
-fn one(inputs: &Inputs, i: usize) -> Result<f32, OpError> {
-    match inputs.slice::<f32>(i)? {
+/// What sums of QLinearMatMul are multiplied by: a_scale * b_scale / y_scale.
+fn factor(ctx: &RunCtx<'_>, inputs: &Inputs) -> Result<f32, OpError> {
+    let one = |i: usize| match convert(ctx, inputs.get(i)?.clone(), DType::F32)?.as_slice::<f32>()? {
         [v] => Ok(*v),
         other => Err(OpError::unsupported(format!("{} scales in input {i}; one is taken", other.len()))),
+    };
+    Ok(one(1)? * one(4)? / one(6)?)
+}
+
+/// A zero point of one number as a scalar.
+fn scalar(t: Tensor) -> Result<Tensor, OpError> {
+    match t.len() {
+        1 => Ok(t.reshape(&[])?),
+        n => Err(OpError::unsupported(format!("{n} zero points; one is taken"))),
     }
 }
 
@@ -436,6 +449,9 @@ impl Op for Product {
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let [i, j] = self.positions();
         let (a, b) = (inputs.get(i)?, inputs.get(j)?);
+        if self.requantize && FLOATS.contains(&a.dtype()) {
+            return self.floats(ctx, &inputs);
+        }
         let [zero_a, zero_b] = if self.requantize { [2, 5] } else { [2, 3] }.map(|i| inputs.opt(i));
         let (batch_a, m, k) = matrix(a.shape(), true)?;
         let (batch_b, k_b, n) = matrix(b.shape(), false)?;
@@ -489,7 +505,25 @@ impl Op for Product {
     }
 }
 
+/// The small floats that QLinearMatMul takes.
+const FLOATS: [DType; 4] = [DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ];
+
 impl Product {
+    /// QLinearMatMul of small floats, in f32: the chains of (a - a_zero) and (b - b_zero), times the factor, plus y_zero, every
+    /// step rounded, then rounded and saturated to the result's type.
+    fn floats(&self, ctx: &RunCtx<'_>, inputs: &Inputs) -> Result<Vec<Tensor>, OpError> {
+        let single = |i: usize| convert(ctx, inputs.get(i)?.clone(), DType::F32);
+        let less = |i: usize, zero: usize| arith(ctx, Binary::Sub, single(i)?, scalar(single(zero)?)?);
+        let y = matmul::product(ctx, less(0, 2)?, less(3, 5)?)?;
+        let y = arith(ctx, Binary::Mul, y, Tensor::scalar(factor(ctx, inputs)?))?;
+        let to = inputs.get(7)?.dtype();
+        if !FLOATS.contains(&to) {
+            return Err(OpError::unsupported_type(to));
+        }
+        let y = arith(ctx, Binary::Add, y, scalar(single(7)?)?)?;
+        Ok(vec![convert_with(ctx, y, to, Rounding::default())?])
+    }
+
     /// The result from the sums.
     fn finish(
         &self,
@@ -505,11 +539,7 @@ impl Product {
         if !self.requantize {
             return Ok(vec![Tensor::new(&shape, out)?]);
         }
-        let convert_scale = |i| -> Result<f32, OpError> {
-            let scale = convert(ctx, inputs.get(i)?.clone(), DType::F32)?;
-            one(&Inputs::new(vec![Some(scale)]), 0)
-        };
-        let factor = convert_scale(1)? * convert_scale(4)? / convert_scale(6)?;
+        let factor = factor(ctx, inputs)?;
         let to = inputs.get(7)?.dtype();
         let zero = match wide(ctx, inputs.get(7)?)?.as_slice() {
             [z] => *z,

@@ -1,14 +1,20 @@
 //! Floating-point operators that are written once for two precisions: f64 computes in f64, f32, f16 and bf16 compute
 //! in f32 and round once at the end.
 
+use std::borrow::Cow;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
+use isobit_kernels::math::{Unary, unary_in_place};
+use isobit_kernels::{Exec, KernelSet, norm};
 use isobit_numerics as num;
 use isobit_tensor::{DType, Tensor};
 
 use crate::cast::convert;
 use crate::number::Number;
 use crate::product::Product;
+use crate::softmax::softmax64;
+use crate::unary::double;
 use crate::{OpError, RunCtx};
 
 /// The type that an operator computes in.
@@ -37,10 +43,39 @@ pub(crate) trait Real:
     fn whole(self) -> i64;
     /// The 32-lane sum.
     fn sum(elements: impl IntoIterator<Item = Self>) -> Self;
+    /// The 32-lane sum of squares, by fused multiply-adds.
+    fn sum_squares(elements: impl IntoIterator<Item = Self>) -> Self;
+    /// The function of each element, in place.
+    fn apply(exec: Exec<'_>, f: Unary, x: &mut [Self]);
+    /// The softmax of each row of `width` elements, in place.
+    fn softmax(exec: Exec<'_>, x: &mut [Self], width: usize);
+
+    /// The right side of products.
+    type Right: Send + Sync;
+    /// A right side of `k` rows and `n` columns.
+    fn right(set: KernelSet, k: usize, n: usize, b: View<'_, Self>) -> Self::Right;
+    /// `c`, of rows of `n`, = the product of `a`, of `m` rows, and the right side, plus a bias a column.
+    fn times_right(
+        exec: Exec<'_>,
+        m: usize,
+        a: View<'_, Self>,
+        b: &Self::Right,
+        c: &mut [Self],
+        bias: Option<&[Self]>,
+    );
+    /// `c`, of rows `stride` apart, = the product of `a` [m, k] and `b` [k, n].
+    fn matmul(
+        exec: Exec<'_>,
+        extents: [usize; 3],
+        a: View<'_, Self>,
+        b: View<'_, Self>,
+        c: &mut [Self],
+        stride: usize,
+    );
 }
 
 macro_rules! implement {
-    ($t:ty, $fma:path, $pow:path, $sum:path) => {
+    ($t:ty, $fma:path, $pow:path, $sum:path, $sum_squares:path, $($rest:tt)*) => {
         impl Real for $t {
             fn of(x: f64) -> Self {
                 x as $t
@@ -66,12 +101,102 @@ macro_rules! implement {
             fn sum(elements: impl IntoIterator<Item = Self>) -> Self {
                 $sum(elements)
             }
+            fn sum_squares(elements: impl IntoIterator<Item = Self>) -> Self {
+                $sum_squares(elements)
+            }
+            $($rest)*
         }
     };
 }
 
-implement!(f32, num::fma, num::pow, num::sum);
-implement!(f64, num::fma64, num::pow64, num::sum64);
+implement! {
+    f32, num::fma, num::pow, num::sum, num::sum_squares,
+
+    fn apply(exec: Exec<'_>, f: Unary, x: &mut [f32]) {
+        unary_in_place(exec, f, x);
+    }
+    fn softmax(exec: Exec<'_>, x: &mut [f32], width: usize) {
+        norm::softmax(exec, x, width);
+    }
+    type Right = PackedB;
+    fn right(set: KernelSet, k: usize, n: usize, b: View<'_, f32>) -> PackedB {
+        PackedB::new(set, k, n, b)
+    }
+    fn times_right(
+        exec: Exec<'_>,
+        m: usize,
+        a: View<'_, f32>,
+        b: &PackedB,
+        c: &mut [f32],
+        bias: Option<&[f32]>,
+    ) {
+        let epilogue = Epilogue { bias: bias.map_or(Bias::None, Bias::Columns), ..Epilogue::default() };
+        gemm_packed(exec, m, a, b, c, b.n(), &epilogue);
+    }
+    fn matmul(
+        exec: Exec<'_>,
+        [m, n, k]: [usize; 3],
+        a: View<'_, f32>,
+        b: View<'_, f32>,
+        c: &mut [f32],
+        stride: usize,
+    ) {
+        gemm(exec, m, n, k, a, b, c, stride, &Epilogue::default());
+    }
+}
+
+implement! {
+    f64, num::fma64, num::pow64, num::sum64, num::sum_squares64,
+
+    fn apply(_: Exec<'_>, f: Unary, x: &mut [f64]) {
+        x.iter_mut().for_each(|x| *x = double(f, *x));
+    }
+    fn softmax(_: Exec<'_>, x: &mut [f64], width: usize) {
+        x.chunks_exact_mut(width.max(1)).for_each(softmax64);
+    }
+    type Right = Columns;
+    fn right(_: KernelSet, k: usize, n: usize, b: View<'_, f64>) -> Columns {
+        Columns { k, data: (0..n).map(|j| (0..k).map(|p| b.at(p, j)).collect()).collect() }
+    }
+    fn times_right(
+        _: Exec<'_>,
+        m: usize,
+        a: View<'_, f64>,
+        b: &Columns,
+        c: &mut [f64],
+        bias: Option<&[f64]>,
+    ) {
+        for (i, row) in c.chunks_exact_mut(b.data.len().max(1)).take(m).enumerate() {
+            for (j, (c, column)) in row.iter_mut().zip(&b.data).enumerate() {
+                *c = num::chain64(0.0, (0..b.k).map(|p| (a.at(i, p), column[p])));
+                if let Some(bias) = bias {
+                    *c += bias[j];
+                }
+            }
+        }
+    }
+    fn matmul(
+        _: Exec<'_>,
+        [m, n, k]: [usize; 3],
+        a: View<'_, f64>,
+        b: View<'_, f64>,
+        c: &mut [f64],
+        stride: usize,
+    ) {
+        for i in 0..m {
+            for j in 0..n {
+                c[i * stride + j] = num::chain64(0.0, (0..k).map(|p| (a.at(i, p), b.at(p, j))));
+            }
+        }
+    }
+}
+
+/// A right side in f64: columns of `k` elements.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    k: usize,
+    data: Vec<Vec<f64>>,
+}
 
 /// Evaluates `$body`, a `Result`, with `$t` naming the type that a float tensor of `$dtype` is computed in.
 macro_rules! real {
@@ -91,6 +216,31 @@ macro_rules! real {
 }
 
 pub(crate) use real;
+
+/// Refuses types that no float operator computes with.
+pub(crate) fn check_real(t: Option<DType>) -> Result<(), OpError> {
+    match t.filter(|t| !matches!(t, DType::F64 | DType::F32 | DType::F16 | DType::BF16)) {
+        Some(t) => Err(OpError::unsupported_type(t)),
+        None => Ok(()),
+    }
+}
+
+/// The elements of a tensor in the type to compute in, without a copy of what has it.
+pub(crate) fn elements<'a, T: Real>(ctx: &RunCtx<'_>, t: &'a Tensor) -> Result<Cow<'a, [T]>, OpError> {
+    if t.dtype() == T::DTYPE { Ok(Cow::Borrowed(t.as_slice()?)) } else { read(ctx, t).map(Cow::Owned) }
+}
+
+/// Computes on a tensor's elements, in place where it can be.
+pub(crate) fn through<T: Real>(
+    ctx: &RunCtx<'_>,
+    t: Tensor,
+    f: impl FnOnce(&mut [T]) -> Result<(), OpError>,
+) -> Result<Tensor, OpError> {
+    let (dtype, shape) = (t.dtype(), t.shape().to_vec());
+    let mut x = convert(ctx, t, T::DTYPE)?.into_vec::<T>()?;
+    f(&mut x)?;
+    write(ctx, dtype, &shape, x)
+}
 
 /// The elements of a tensor in the type to compute in.
 pub(crate) fn read<T: Real>(ctx: &RunCtx<'_>, t: &Tensor) -> Result<Vec<T>, OpError> {

@@ -1,17 +1,18 @@
 //! LSTM, GRU and RNN: what they share. For each direction P = chain(X, W) + bias is one product for all steps; then, step
 //! by step, Q = chain(H, R), and the cell (see `cells`) makes the next state of P and Q. An entry of the batch past its
-//! sequence's end keeps its state, and its output is zero.
+//! sequence's end keeps its state, and its output is zero. f64 computes in f64, the others in f32.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use isobit_kernels::KernelSet;
-use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm_packed};
+use isobit_kernels::gemm::View;
 use isobit_tensor::{DType, Tensor};
 
-use crate::arith::{floats, narrow};
+use crate::arith::floats;
 use crate::axes::{bounded, fact, ints};
 use crate::cells::{Activation, Cell, State, activations};
+use crate::real::{Real, check_real, elements, real, write};
 use crate::transpose::transpose;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -31,17 +32,21 @@ struct Recurrent {
     hidden: usize,
     batch_first: bool,
     outputs: usize,
-    /// For each direction, where W and R are constant.
-    packed: Option<Vec<Packed>>,
+    /// For each direction, where W and R are constant and computed with in f32.
+    packed: Option<Vec<Packed<f32>>>,
 }
 
 /// The weights of one direction.
-struct Packed {
-    input: PackedB,
+struct Packed<T: Real> {
+    /// Features of an input.
+    features: usize,
+    input: T::Right,
     /// Applied to the state at the start of a step.
-    state: PackedB,
+    state: T::Right,
+    /// Columns of the product with the state.
+    width: usize,
     /// Applied to what the reset gate leaves of it (GRU, unless its reset is last).
-    reset: Option<PackedB>,
+    reset: Option<T::Right>,
 }
 
 fn recurrent(ctx: &BuildCtx<'_>, cell: Cell) -> Result<Box<dyn Op>, OpError> {
@@ -72,8 +77,10 @@ fn recurrent(ctx: &BuildCtx<'_>, cell: Cell) -> Result<Box<dyn Op>, OpError> {
         outputs: ctx.outputs(),
         packed: None,
     };
-    if let (Some(w), Some(r)) = (ctx.constant(1), ctx.constant(2)) {
-        op.packed = Some(op.pack(ctx.set, w, r)?);
+    if let (Some(w), Some(r)) = (ctx.constant(1), ctx.constant(2))
+        && ![w, r].iter().any(|t| t.dtype() == DType::F64)
+    {
+        op.packed = Some(op.pack(ctx.set, (w.shape(), &floats(w)?), (r.shape(), &floats(r)?))?);
     }
     ctx.at_most(cell.states() + 1, op)
 }
@@ -84,46 +91,50 @@ impl Recurrent {
         self.cell.gates() * self.hidden
     }
 
-    fn pack(&self, set: KernelSet, w: &Tensor, r: &Tensor) -> Result<Vec<Packed>, OpError> {
+    fn pack<T: Real>(
+        &self,
+        set: KernelSet,
+        (w_shape, w): (&[usize], &[T]),
+        (r_shape, r): (&[usize], &[T]),
+    ) -> Result<Vec<Packed<T>>, OpError> {
         let (d, h, rows) = (self.directions.len(), self.hidden, self.rows());
-        let (&[dw, nw, k], &[dr, nr, kr]) = (w.shape(), r.shape()) else {
-            return Err(OpError::shape(format!("W {:?} and R {:?}; both of rank 3", w.shape(), r.shape())));
+        let (&[dw, nw, k], &[dr, nr, kr]) = (w_shape, r_shape) else {
+            return Err(OpError::shape(format!("W {w_shape:?} and R {r_shape:?}; both of rank 3")));
         };
         if [dw, nw, dr, nr, kr] != [d, rows, d, rows, h] {
             return Err(OpError::shape(format!(
-                "W of shape {:?} and R of shape {:?}; expected [{d}, {rows}, input] and [{d}, {rows}, {h}]",
-                w.shape(),
-                r.shape(),
+                "W of shape {w_shape:?} and R of shape {r_shape:?}; expected [{d}, {rows}, input] and [{d}, {rows}, {h}]",
             )));
         }
-        let (w, r) = (floats(w)?, floats(r)?);
         let reset_first = matches!(self.cell, Cell::Gru { reset_last: false });
-        let at_start = if reset_first { 2 * h } else { rows };
+        let width = if reset_first { 2 * h } else { rows };
         Ok((0..d)
             .map(|i| {
                 let w = View::transposed(&w[i * rows * k..][..rows * k], k);
                 let r = &r[i * rows * h..][..rows * h];
-                let last = &r[at_start * h..];
+                let last = View::transposed(&r[width * h..], h);
                 Packed {
-                    input: PackedB::new(set, k, rows, w),
-                    state: PackedB::new(set, h, at_start, View::transposed(r, h)),
-                    reset: reset_first.then(|| PackedB::new(set, h, h, View::transposed(last, h))),
+                    features: k,
+                    input: T::right(set, k, rows, w),
+                    state: T::right(set, h, width, View::transposed(r, h)),
+                    width,
+                    reset: reset_first.then(|| T::right(set, h, h, last)),
                 }
             })
             .collect())
     }
 
     /// An optional operand of the given extents, or zeros.
-    fn operand<'a>(
+    fn operand<'a, T: Real>(
         &self,
         ctx: &RunCtx<'_>,
         inputs: &'a Inputs,
         i: usize,
         extents: &[usize],
-    ) -> Result<Cow<'a, [f32]>, OpError> {
+    ) -> Result<Cow<'a, [T]>, OpError> {
         match inputs.opt(i) {
-            None => Ok(Cow::Owned(ctx.memory.filled(extents, 0.0f32)?)),
-            Some(t) if t.shape() == extents => floats(t),
+            None => Ok(Cow::Owned(ctx.memory.filled(extents, T::ZERO)?)),
+            Some(t) if t.shape() == extents => elements(ctx, t),
             Some(t) => {
                 Err(OpError::shape(format!("input {i} of shape {:?}; expected {extents:?}", t.shape())))
             }
@@ -140,17 +151,10 @@ impl Recurrent {
     }
 }
 
-fn check(t: Option<DType>) -> Result<(), OpError> {
-    match t.filter(|t| !matches!(t, DType::F32 | DType::F16 | DType::BF16)) {
-        Some(t) => Err(OpError::unsupported_type(t)),
-        None => Ok(()),
-    }
-}
-
 impl Op for Recurrent {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let x = fact(inputs, 0);
-        check(x.dtype)?;
+        check_real(x.dtype)?;
         let (d, h) = (Some(self.directions.len()), Some(self.hidden));
         let (y, last) = match x.shape.as_deref() {
             Some(&[a, b, _]) if self.batch_first => (Some(vec![a, b, d, h]), Some(vec![a, d, h])),
@@ -177,32 +181,44 @@ impl Op for Recurrent {
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.get(0)?;
-        check(Some(x.dtype()))?;
+        check_real(Some(x.dtype()))?;
         bounded([x])?;
+        match &self.packed {
+            Some(packed) if x.dtype() != DType::F64 => self.compute(ctx, &inputs, packed),
+            _ => real!(x.dtype(), T => {
+                let (w, r) = (inputs.get(1)?, inputs.get(2)?);
+                let (wide_w, wide_r) = (elements::<T>(ctx, w)?, elements::<T>(ctx, r)?);
+                let packed = self.pack(ctx.exec.set(), (w.shape(), &wide_w), (r.shape(), &wide_r))?;
+                self.compute(ctx, &inputs, &packed)
+            }),
+        }
+    }
+}
+
+impl Recurrent {
+    fn compute<T: Real>(
+        &self,
+        ctx: &RunCtx<'_>,
+        inputs: &Inputs,
+        packed: &[Packed<T>],
+    ) -> Result<Vec<Tensor>, OpError> {
+        let x = inputs.get(0)?;
         let [steps, batch, k] = self.split(x.shape())?;
         let (d, h, rows) = (self.directions.len(), self.hidden, self.rows());
-        let packed_here;
-        let packed = match &self.packed {
-            Some(p) => p,
-            None => {
-                packed_here = self.pack(ctx.exec.set(), inputs.get(1)?, inputs.get(2)?)?;
-                &packed_here
-            }
-        };
-        if packed[0].input.k() != k {
-            return Err(OpError::shape(format!("{k} input features, but W is for {}", packed[0].input.k())));
+        if packed[0].features != k {
+            return Err(OpError::shape(format!("{k} input features, but W is for {}", packed[0].features)));
         }
         let initial = if self.batch_first { [batch, d, h] } else { [d, batch, h] };
         let first = [
-            self.operand(ctx, &inputs, 5, &initial)?,
+            self.operand(ctx, inputs, 5, &initial)?,
             match self.cell.states() {
-                2 => self.operand(ctx, &inputs, 6, &initial)?,
+                2 => self.operand(ctx, inputs, 6, &initial)?,
                 _ => Cow::Borrowed(&[][..]),
             },
         ];
-        let bias = self.operand(ctx, &inputs, 3, &[d, 2 * rows])?;
+        let bias = self.operand(ctx, inputs, 3, &[d, 2 * rows])?;
         let peepholes = match inputs.opt(7) {
-            Some(_) if self.cell.states() == 2 => self.operand(ctx, &inputs, 7, &[d, 3 * h])?,
+            Some(_) if self.cell.states() == 2 => self.operand(ctx, inputs, 7, &[d, 3 * h])?,
             _ => Cow::Borrowed(&[][..]),
         };
         let lengths = lengths(inputs.opt(4), steps, batch)?;
@@ -211,20 +227,19 @@ impl Op for Recurrent {
         let time_major;
         let data = if self.batch_first {
             time_major = transpose(ctx, x.clone(), &[1, 0, 2])?;
-            floats(&time_major)?
+            elements::<T>(ctx, &time_major)?
         } else {
-            floats(x)?
+            elements::<T>(ctx, x)?
         };
-        let mut y = ctx.memory.filled(&[steps, d, batch, h], 0.0f32)?;
+        let mut y = ctx.memory.filled(&[steps, d, batch, h], T::ZERO)?;
         let mut last = vec![Vec::new(); self.cell.states()];
         for (i, packed) in packed.iter().enumerate() {
             let own = &bias[i * 2 * rows..(i + 1) * 2 * rows];
             let (sums, late) = self.cell.biases(own, h);
-            let mut projected = ctx.memory.alloc::<f32>(&[steps, batch, rows])?;
-            let epilogue = Epilogue { bias: Bias::Columns(&sums), ..Epilogue::default() };
-            let view = View::row_major(&data, k);
-            gemm_packed(ctx.exec, steps * batch, view, &packed.input, &mut projected, rows, &epilogue);
-            let start = |s: &[f32]| -> Vec<f32> {
+            let mut projected = ctx.memory.alloc::<T>(&[steps, batch, rows])?;
+            let view = View::row_major(&data[..], k);
+            T::times_right(ctx.exec, steps * batch, view, &packed.input, &mut projected, Some(&sums));
+            let start = |s: &[T]| -> Vec<T> {
                 let at = |b: usize| if self.batch_first { (b * d + i) * h } else { (i * batch + b) * h };
                 (0..batch)
                     .filter(|_| !s.is_empty())
@@ -249,9 +264,9 @@ impl Op for Recurrent {
                 last.extend(state);
             }
         }
-        let mut out = vec![narrow(x.dtype(), &[steps, d, batch, h], y)?];
+        let mut out = vec![write(ctx, x.dtype(), &[steps, d, batch, h], y)?];
         for state in last {
-            out.push(narrow(x.dtype(), &[d, batch, h], state)?);
+            out.push(write(ctx, x.dtype(), &[d, batch, h], state)?);
         }
         if self.batch_first {
             out[0] = transpose(ctx, out[0].clone(), &[2, 0, 1, 3])?;
@@ -276,53 +291,52 @@ fn lengths(given: Option<&Tensor>, steps: usize, batch: usize) -> Result<Vec<usi
 const PARALLEL: usize = 1024;
 
 /// One direction on its way through the steps.
-struct Walk<'a> {
+struct Walk<'a, T: Real> {
     op: &'a Recurrent,
     direction: usize,
-    packed: &'a Packed,
+    packed: &'a Packed<T>,
     lengths: &'a [usize],
     /// Added to the hidden gate's Q (GRU whose reset is last).
-    late: &'a [f32],
-    peepholes: &'a [f32],
-    hidden: Vec<f32>,
-    cell: Vec<f32>,
+    late: &'a [T],
+    peepholes: &'a [T],
+    hidden: Vec<T>,
+    cell: Vec<T>,
 }
 
-impl Walk<'_> {
+impl<T: Real> Walk<'_, T> {
     fn run(
         &mut self,
         ctx: &RunCtx<'_>,
-        projected: &[f32],
+        projected: &[T],
         steps: usize,
-        mut emit: impl FnMut(usize, usize, &[f32]),
+        mut emit: impl FnMut(usize, usize, &[T]),
     ) -> Result<(), OpError> {
         let (h, rows, batch) = (self.op.hidden, self.op.rows(), self.lengths.len());
         let (reverse, functions) = &self.op.directions[self.direction];
-        let width = self.packed.state.n();
-        let mut q = ctx.memory.alloc::<f32>(&[batch, width])?;
-        let mut kept = ctx.memory.alloc::<f32>(&[batch, h])?;
-        let mut candidates = ctx.memory.alloc::<f32>(&[batch, h])?;
-        let mut scratch = vec![0.0; batch * h];
-        let none = Epilogue::default();
+        let width = self.packed.width;
+        let mut q = ctx.memory.alloc::<T>(&[batch, width])?;
+        let mut kept = ctx.memory.alloc::<T>(&[batch, h])?;
+        let mut candidates = ctx.memory.alloc::<T>(&[batch, h])?;
+        let mut scratch = vec![T::ZERO; batch * h];
         for s in 0..steps {
             // Past its end a sequence is left as it is.
             let running = |b: usize| s < self.lengths[b];
             let at = |b: usize| if *reverse { self.lengths[b] - 1 - s } else { s };
             let row = |b: usize| &projected[(at(b) * batch + b) * rows..][..rows];
-            let state = View::row_major(&self.hidden, h);
-            gemm_packed(ctx.exec, batch, state, &self.packed.state, &mut q, width, &none);
+            let state = View::row_major(&self.hidden[..], h);
+            T::times_right(ctx.exec, batch, state, &self.packed.state, &mut q, None);
             if let Some(reset) = &self.packed.reset {
                 for b in (0..batch).filter(|&b| running(b)) {
                     let gates = &mut q[b * width..(b + 1) * width];
                     add(gates, &row(b)[..width]);
                     functions[0].apply(ctx, self.op.clip, gates);
                     let (hidden, kept) = (&self.hidden[b * h..][..h], &mut kept[b * h..][..h]);
-                    for ((kept, r), x) in kept.iter_mut().zip(&gates[h..]).zip(hidden) {
+                    for ((kept, &r), &x) in kept.iter_mut().zip(&gates[h..]).zip(hidden) {
                         *kept = r * x;
                     }
                 }
-                let state = View::row_major(&kept, h);
-                gemm_packed(ctx.exec, batch, state, reset, &mut candidates, h, &none);
+                let state = View::row_major(&kept[..], h);
+                T::times_right(ctx.exec, batch, state, reset, &mut candidates, None);
             }
             let entries = q.chunks_exact_mut(width.max(1)).zip(self.hidden.chunks_exact_mut(h.max(1)));
             let mut cells = self.cell.chunks_exact_mut(h.max(1));
@@ -336,7 +350,7 @@ impl Walk<'_> {
             let own = (functions.as_slice(), self.op.clip);
             let (op, late, peepholes) = (self.op, self.late, self.peepholes);
             let advance =
-                |b: usize, gates: &mut [f32], state: &mut State<'_>, candidate: &mut [f32]| match op.cell {
+                |b: usize, gates: &mut [T], state: &mut State<'_, T>, candidate: &mut [T]| match op.cell {
                     Cell::Lstm { coupled } => state.lstm(ctx, own, gates, row(b), peepholes, coupled),
                     Cell::Gru { reset_last: true } => state.gru_reset_last(ctx, own, gates, row(b), late),
                     Cell::Gru { .. } => {
@@ -373,6 +387,6 @@ impl Walk<'_> {
 }
 
 /// x + y into x.
-pub(crate) fn add(x: &mut [f32], y: &[f32]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
+pub(crate) fn add<T: Real>(x: &mut [T], y: &[T]) {
+    x.iter_mut().zip(y).for_each(|(x, &y)| *x = *x + y);
 }

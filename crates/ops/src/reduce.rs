@@ -8,10 +8,12 @@ use isobit_tensor::{DType, Element, Tensor};
 
 use crate::arith::{floats, narrow, widen};
 use crate::axes::{axes, bounded, fact, given, ints, known_ints};
+use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
 use crate::transpose::transpose;
 use crate::typed::typed;
+use crate::unary;
 use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
@@ -80,7 +82,7 @@ impl Reduce {
         let extreme = matches!(self.kind, Kind::Plain(Reduction::Max | Reduction::Min, _));
         match t {
             DType::F32 | DType::F16 | DType::BF16 | DType::F64 => true,
-            DType::I32 | DType::I64 | DType::U32 | DType::U64 => matches!(self.kind, Kind::Plain(_, None)),
+            DType::I32 | DType::I64 | DType::U32 | DType::U64 => true,
             DType::I8 | DType::U8 | DType::Bool => extreme,
             _ => false,
         }
@@ -161,7 +163,16 @@ impl Reduce {
                 let out = each(ctx, x.as_slice()?, n, inner, shape, |x| Ok(double(kind, n, x)))?;
                 Ok(Tensor::new(shape, out)?)
             }
-            (t, Kind::Plain(r, _)) if t.is_int() => integers(ctx, r, x, n, inner, shape),
+            (t, Kind::Plain(r, None)) if t.is_int() => integers(ctx, r, x, n, inner, shape),
+            (t, Kind::Plain(r, Some(f))) if t.is_int() => {
+                let sum = convert(ctx, integers(ctx, r, x, n, inner, shape)?, DType::F64)?;
+                let out = sum.as_slice::<f64>()?.iter().map(|&s| unary::double(f, s)).collect();
+                convert(ctx, Tensor::new(shape, out)?, t)
+            }
+            (t, Kind::LogSumExp) if t.is_int() => {
+                let x = convert(ctx, x.clone(), DType::F64)?;
+                convert(ctx, self.reduce(ctx, &x, n, inner, shape)?, t)
+            }
             (t, Kind::Plain(r, then)) => {
                 let mut out = ctx.memory.alloc::<f32>(shape)?;
                 reduce(ctx.exec, r, &floats(x)?, n, inner, &mut out);
@@ -227,14 +238,11 @@ fn double(kind: Kind, n: usize, x: &mut dyn Iterator<Item = f64>) -> f64 {
         Reduction::Min => x.fold(f64::INFINITY, num::min64),
         _ => num::sum64(x),
     };
-    match then {
-        Some(Unary::Sqrt) => y.sqrt(),
-        Some(_) => num::ln64(y),
-        None => y,
-    }
+    then.map_or(y, |f| unary::double(f, y))
 }
 
-/// Integers wrap; a mean is the wrapped sum divided toward zero. The largest and smallest of nothing are an error, as no
+/// Integers wrap; a mean is the wrapped sum divided toward zero, and a root or logarithm that of the wrapped sum in f64, cut
+/// toward zero as Cast does. The largest and smallest of nothing are an error, as no
 /// integer stands for infinity.
 fn integers(
     ctx: &RunCtx<'_>,

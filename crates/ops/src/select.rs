@@ -5,7 +5,7 @@
 
 use std::cmp::Ordering;
 
-use isobit_tensor::{DType, Element, Tensor};
+use isobit_tensor::{Complex, DType, Element, Tensor};
 
 use crate::axes::{axis, fact, int, known_ints};
 use crate::fold::fold;
@@ -39,6 +39,11 @@ pub(crate) static FAMILY: &[OpDef] = &[
 /// The order of two numbers, a NaN being larger than all others and equal to itself.
 pub(crate) fn order<T: Number>(a: T, b: T) -> Ordering {
     a.partial_cmp(&b).unwrap_or_else(|| a.nan().cmp(&b.nan()))
+}
+
+/// By real, then by imaginary part.
+fn order_complex<T: Number>(a: &Complex<T>, b: &Complex<T>) -> Ordering {
+    order(a.re, b.re).then(order(a.im, b.im))
 }
 
 /// A shape as (outer, extent, inner) around axis `a`.
@@ -307,6 +312,8 @@ impl Op for Unique {
         let groups = match data.dtype() {
             DType::Bool => Groups::of::<bool>(&data, a, Ord::cmp)?,
             DType::String => Groups::of::<String>(&data, a, Ord::cmp)?,
+            DType::Complex64 => Groups::of::<Complex<f32>>(&data, a, order_complex)?,
+            DType::Complex128 => Groups::of::<Complex<f64>>(&data, a, order_complex)?,
             dtype => typed!(numbers dtype, T => Groups::of::<T>(&data, a, |x, y| order(*x, *y)))?,
         };
         let Groups { first, inverse, count } = groups.sorted(self.sorted);

@@ -7,6 +7,7 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{number, through_f32};
 use crate::axes::fact;
+use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
 use crate::tail::Stage;
@@ -154,12 +155,9 @@ fn through_f64(t: Tensor, f: impl Fn(f64) -> f64) -> Result<Tensor, OpError> {
     Ok(Tensor::new(&shape, x)?)
 }
 
-/// sqrt(2 / pi) rounded to f64.
-const SQRT_2_OVER_PI: f64 = 0.797_884_560_802_865_4;
-
-/// The functions in f64. Parameters and the constants 0.044715 and 1/6 are the f32 values that the operator's attributes
-/// have; square roots are f64 constants.
-fn double(f: Unary, x: f64) -> f64 {
+/// The functions in f64. Parameters and the constants 0.044715, 2/pi and 1/6 are the f32 values that operators' attributes and
+/// ONNX's functions have; square roots are those of f64.
+pub(crate) fn double(f: Unary, x: f64) -> f64 {
     let wide = f64::from;
     let hard_sigmoid = |alpha: f32, beta: f32| num::max64(0.0, num::min64(1.0, wide(alpha) * x + wide(beta)));
     match f {
@@ -201,7 +199,8 @@ fn double(f: Unary, x: f64) -> f64 {
         Unary::Silu => x * num::sigmoid64(x),
         Unary::Gelu => (0.5 * x) * (1.0 + num::erf64(x * std::f64::consts::FRAC_1_SQRT_2)),
         Unary::GeluTanh => {
-            (0.5 * x) * (1.0 + num::tanh64(SQRT_2_OVER_PI * (x + wide(0.044715) * (x * x * x))))
+            let factor = wide(std::f32::consts::FRAC_2_PI).sqrt();
+            (0.5 * x) * (1.0 + num::tanh64(factor * (x + wide(0.044715) * (x * x * x))))
         }
         Unary::Elu { alpha } => {
             if x < 0.0 {
@@ -281,7 +280,8 @@ impl Op for Swish {
     }
 }
 
-/// x + bias below -lambd, x - bias above lambd, else +0 (NaN included).
+/// x + bias below -lambd, x - bias above lambd, else +0 (NaN included). Integers are converted to f64, and the result back as
+/// Cast does: cut toward zero, saturated.
 struct Shrink {
     lambd: f32,
     bias: f32,
@@ -289,12 +289,17 @@ struct Shrink {
 
 impl Op for Shrink {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        same(self, inputs, any_float)
+        same(self, inputs, number)
     }
 
-    fn run(&self, _: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.take(0)?;
         let (lambd, bias) = (self.lambd, self.bias);
+        if x.dtype().is_int() {
+            let dtype = x.dtype();
+            let y = self.run(ctx, Inputs::new(vec![Some(convert(ctx, x, DType::F64)?)]))?;
+            return y.into_iter().map(|y| convert(ctx, y, dtype)).collect();
+        }
         Ok(vec![if x.dtype() == DType::F64 {
             let (lambd, bias) = (f64::from(lambd), f64::from(bias));
             through_f64(x, |x| match x {

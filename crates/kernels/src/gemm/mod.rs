@@ -20,23 +20,23 @@ pub use peak::peak;
 
 /// A matrix in memory: element (i, j) is at `offset + i * row_stride + j * col_stride`.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'a> {
+pub struct View<'a, T = f32> {
     /// The elements.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Distance between rows.
     pub row_stride: usize,
     /// Distance between columns.
     pub col_stride: usize,
 }
 
-impl<'a> View<'a> {
+impl<'a, T: Copy> View<'a, T> {
     /// A row-major matrix with `cols` columns.
-    pub fn row_major(data: &'a [f32], cols: usize) -> Self {
+    pub fn row_major(data: &'a [T], cols: usize) -> Self {
         Self { data, row_stride: cols, col_stride: 1 }
     }
 
     /// The transpose of a row-major matrix that has `cols` columns.
-    pub fn transposed(data: &'a [f32], cols: usize) -> Self {
+    pub fn transposed(data: &'a [T], cols: usize) -> Self {
         Self { data, row_stride: 1, col_stride: cols }
     }
 
@@ -52,8 +52,12 @@ impl<'a> View<'a> {
         last.is_some_and(|last| last < self.data.len())
     }
 
+    /// Element (i, j).
+    ///
+    /// # Panics
+    /// When it does not lie inside the elements.
     #[inline(always)]
-    pub(crate) fn at(&self, i: usize, j: usize) -> f32 {
+    pub fn at(&self, i: usize, j: usize) -> T {
         self.data[i * self.row_stride + j * self.col_stride]
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn testdata(name: &str) -> PathBuf {
 /// becomes a case of its own.
 pub(crate) fn read() -> BTreeMap<String, Files> {
     let mut cases = BTreeMap::new();
-    for archive in ["onnx-conformance-1.23.2.tar.zst", "peer-cases.tar.zst"] {
+    for archive in ["onnx-conformance-1.23.2.tar.zst", "peer-cases.tar.zst", "type-cases.tar.zst"] {
         unpack(archive, &mut cases);
     }
     cases

@@ -19,8 +19,9 @@ use isobit_runtime::{CONTROL_FLOW, LoadError, Options, RunError, RunOptions, Ses
 use isobit_tensor::{Datum, Tensor};
 use prost::Message as _;
 
-/// Cases by folder; `image`, `microsoft` and `ml` are those of other implementations (`testdata/peer-cases.py`).
-const CASES: [(&str, usize); 8] = [
+/// Cases by folder; `image`, `microsoft` and `ml` are those of other implementations (`testdata/peer-cases.py`), `types` are
+/// those of `node` in other element types (`testdata/type-cases.py`).
+const CASES: [(&str, usize); 9] = [
     ("image", 110),
     ("light", 9),
     ("microsoft", 51),
@@ -29,6 +30,7 @@ const CASES: [(&str, usize); 8] = [
     ("pytorch-converted", 82),
     ("pytorch-operator", 35),
     ("simple", 23),
+    ("types", 843),
 ];
 
 /// Cases that no implementation of the profile can pass, and why.

@@ -25,7 +25,8 @@ pub(crate) fn page(cases: &BTreeMap<String, (usize, usize)>, lines: &str) -> Str
          *Versions*: the forms of the operator that are accepted, up to the newest it has. *How*: `kernel` is an operator of \
          its own; `runtime` runs graphs; `restated` becomes a graph of other operators when a model is opened, and \
          takes the types that these take. *Types*: those for which cases of `conformance.toml` give results, where it has any. *Cases*: passed \
-         of all single-operator cases that ONNX (`node`), ONNX Runtime (`ml`, `microsoft`) and Pillow (`image`) give; \
+         of all single-operator cases that ONNX (`node`), ONNX Runtime (`ml`, `microsoft`), Pillow (`image`) and, \
+         in other element types, ONNX's reference implementation (`types`) give; \
          whatever does not pass is in `testdata/onnx-cases.txt` with its reason.\n",
     );
     let domains: BTreeSet<&str> = rows.keys().map(|(d, _)| *d).collect();
