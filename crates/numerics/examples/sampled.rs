@@ -17,8 +17,15 @@ use oracle::{FUNCTIONS64, argument64, distance64};
 /// Arguments of one random stream.
 const BLOCK: u64 = 1 << 16;
 
-/// One case: how far the result is from the right one, and what was computed.
-type Case = dyn Fn(u64, &mut Rng) -> (u64, String) + Sync;
+/// One result, and how far it is from the right one.
+struct Sample {
+    distance: u64,
+    arguments: (f64, Option<f64>),
+    got: f64,
+    expected: f64,
+}
+
+type Case = dyn Fn(u64, &mut Rng) -> Sample + Sync;
 
 fn pair(i: u64, rng: &mut Rng) -> (f64, f64) {
     const SPECIAL: [f64; 10] =
@@ -50,7 +57,7 @@ fn main() {
             Box::new(move |i, rng| {
                 let x = argument64(i, rng, f.reach);
                 let (got, expected) = ((f.ours)(x), (f.oracle)(x));
-                (distance64(got, expected), format!("{}({x:e}) is {got:e}, not {expected:e}", f.name))
+                Sample { distance: distance64(got, expected), arguments: (x, None), got, expected }
             }),
         ));
     }
@@ -59,7 +66,7 @@ fn main() {
         Box::new(|i, rng| {
             let (x, y) = pair(i, rng);
             let (got, expected) = (isobit_numerics::pow64(x, y), core_math::pow(x, y));
-            (distance64(got, expected), format!("pow64({x:e}, {y:e}) is {got:e}, not {expected:e}"))
+            Sample { distance: distance64(got, expected), arguments: (x, Some(y)), got, expected }
         }),
     ));
     all.push((
@@ -73,7 +80,8 @@ fn main() {
                 true => 0,
                 false => u64::from(got.to_bits().abs_diff(expected.to_bits())),
             };
-            (distance, format!("pow({x:e}, {y:e}) is {got:e}, not {expected:e}"))
+            let (x, y, got, expected) = (x.into(), f64::from(y), got.into(), expected.into());
+            Sample { distance, arguments: (x, Some(y)), got, expected }
         }),
     ));
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -81,7 +89,7 @@ fn main() {
     for (name, case) in all.iter().filter(|(name, _)| args.is_empty() || args.iter().any(|a| a == name)) {
         let start = Instant::now();
         let (next, differ) = (AtomicU64::new(0), AtomicU64::new(0));
-        let worst = Mutex::new((0, String::new()));
+        let worst = Mutex::new(None);
         let work = || {
             loop {
                 let block = next.fetch_add(1, Ordering::Relaxed);
@@ -90,19 +98,25 @@ fn main() {
                 }
                 let mut rng = Rng::new(block, 1);
                 for i in block * BLOCK..((block + 1) * BLOCK).min(count) {
-                    let (distance, what) = case(i, &mut rng);
-                    if distance > 0 {
+                    let sample = case(i, &mut rng);
+                    if sample.distance > 0 {
                         differ.fetch_add(1, Ordering::Relaxed);
                         let mut worst = worst.lock().unwrap_or_else(|e| e.into_inner());
-                        if distance > worst.0 {
-                            *worst = (distance, what);
+                        if worst.as_ref().is_none_or(|w: &Sample| w.distance < sample.distance) {
+                            *worst = Some(sample);
                         }
                     }
                 }
             }
         };
         std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
-        let (distance, what) = worst.into_inner().unwrap_or_else(|e| e.into_inner());
+        let worst = worst.into_inner().unwrap_or_else(|e| e.into_inner());
+        let distance = worst.as_ref().map_or(0, |w| w.distance);
+        let what = worst.map_or_else(String::new, |w| {
+            let (x, y) = w.arguments;
+            let second = y.map_or_else(String::new, |y| format!(", {y:e}"));
+            format!("{name}({x:e}{second}) is {:e}, not {:e}", w.got, w.expected)
+        });
         // pow of f32 is correctly rounded; the f64 programs are within one unit in the last place.
         failed |= distance > u64::from(*name != "pow");
         let differ = differ.into_inner();

@@ -1,9 +1,13 @@
 //! Independent implementations to compare with: CORE-MATH's correctly rounded C functions; for the logistic
-//! function and softplus, which CORE-MATH lacks, its f64 functions with an error interval, and big floats where that leaves a doubt.
+//! function and softplus, which CORE-MATH lacks, its f64 functions or sums of two f64 with an error interval, and big floats where that leaves
+//! a doubt.
 #![allow(unreachable_pub, dead_code)] // shared by a test and two examples, each with its part
 #![allow(clippy::disallowed_methods)] // the oracle has no NaN and no -0 to order
 
+mod double_double;
+
 use astro_float::{BigFloat, Consts, RoundingMode};
+use double_double::Double;
 
 /// A function of the profile and its oracle.
 #[derive(Clone, Copy)]
@@ -97,26 +101,61 @@ fn sigmoid64(x: f64) -> f64 {
         x if x.is_nan() => x,
         x if x > 40.0 => 1.0,
         x if x < -80.0 => core_math::exp(x),
-        x => {
+        x => fast_sigmoid64(x).nearest().unwrap_or_else(|| {
             let (p, rm) = (PRECISION, RoundingMode::ToEven);
             let one = BigFloat::from_f64(1.0, p);
             nearest64(&one.div(&one.add(&big_exp(-x), p, rm), p, rm), 1.0 / (1.0 + core_math::exp(-x)))
-        }
+        }),
     }
+}
+
+fn fast_sigmoid64(x: f64) -> Double {
+    Double::from(1.0) / (Double::from(1.0) + double_double::exp(-x))
+}
+
+fn fast_softplus64(x: f64) -> Double {
+    Double::from(x.max(0.0)) + double_double::log1p(double_double::exp(-x.abs()))
 }
 
 fn softplus64(x: f64) -> f64 {
     match x {
         x if x.is_nan() || x > 80.0 => x,
         x if x < -80.0 => core_math::exp(x),
-        x => {
+        x => fast_softplus64(x).nearest().unwrap_or_else(|| {
             let (p, rm) = (PRECISION, RoundingMode::ToEven);
             let mut consts = Consts::new().expect("constants");
             let log = BigFloat::from_f64(1.0, p).add(&big_exp(-x.abs()), p, rm).ln(p, rm, &mut consts);
             let y = log.add(&BigFloat::from_f64(x.max(0.0), p), p, rm);
             nearest64(&y, x.max(0.0) + core_math::log1p(core_math::exp(-x.abs())))
-        }
+        }),
     }
+}
+
+#[test]
+fn sums_of_two_agree_with_big_floats() {
+    let mut rng = isobit_numerics::rng::Rng::new(3, 0);
+    let (p, rm) = (PRECISION, RoundingMode::ToEven);
+    let one = BigFloat::from_f64(1.0, p);
+    let mut consts = Consts::new().expect("constants");
+    for i in 0..3000 {
+        let x = argument64(i, &mut rng, 40.0).clamp(-80.0, 40.0);
+        if x.is_nan() {
+            continue;
+        }
+        let exact = one.div(&one.add(&big_exp(-x), p, rm), p, rm);
+        assert!(error(fast_sigmoid64(x), &exact) < 1e-26, "sigmoid of {x:e}");
+        let exact = one.add(&big_exp(-x.abs()), p, rm).ln(p, rm, &mut consts);
+        let exact = exact.add(&BigFloat::from_f64(x.max(0.0), p), p, rm);
+        assert!(error(fast_softplus64(x), &exact) < 1e-26, "softplus of {x:e}");
+    }
+}
+
+/// The relative error of a sum of two, roughly.
+fn error(y: Double, exact: &BigFloat) -> f64 {
+    let (p, rm) = (PRECISION, RoundingMode::ToEven);
+    let own = BigFloat::from_f64(y.hi, p).add(&BigFloat::from_f64(y.lo, p), p, rm);
+    let relative = own.sub(exact, p, rm).div(exact, p, rm).abs();
+    relative.to_string().parse().unwrap_or(f64::INFINITY)
 }
 
 /// The f64 nearest to `y`, the estimate or one close to it.
