@@ -1,12 +1,10 @@
 //! Linear quantisation: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, MatMulInteger,
 //! QLinearMatMul. Integer products accumulate in i32, which wraps.
 
-use isobit_kernels::elementwise::Binary;
 use isobit_kernels::integer::{self, PackedInts};
 use isobit_kernels::reduce::{Reduction, reduce};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
-use crate::arith::arith;
 use crate::axes::{axis, fact};
 use crate::broadcast::{Walk, broadcast, broadcast_dims, strides};
 use crate::cast::{convert, convert_with};
@@ -384,7 +382,7 @@ fn matrix(shape: &[usize], left: bool) -> Result<(&[usize], usize, usize), OpErr
     }
 }
 
-/// `values` less their zero points: one, or one for each row (left) or column (right).
+/// `values` less their zero points, of rows (left) or columns (right).
 fn centred(
     ctx: &RunCtx<'_>,
     t: &Tensor,
@@ -393,32 +391,44 @@ fn centred(
     left: bool,
 ) -> Result<Vec<i32>, OpError> {
     let zeros = zero.map(|z| wide(ctx, z)).transpose()?.unwrap_or_else(|| vec![0]);
-    let per = if left { rows } else { columns };
-    if zeros.len() != 1 && zeros.len() != per {
-        return Err(OpError::shape(format!("{} zero points; expected 1 or {per}", zeros.len())));
+    let per = if left { Per::Row } else { Per::Column };
+    let zeros = Spread::new(zeros, per, (rows, columns), t.len())?;
+    Ok(wide(ctx, t)?.into_iter().enumerate().map(|(i, v)| v.wrapping_sub(zeros.at(i)) as i32).collect())
+}
+
+/// What a scale or zero point is given for, among matrices of so many rows and columns.
+#[derive(Debug, Clone, Copy)]
+enum Per {
+    Row,
+    Column,
+}
+
+/// A number for all elements, or one for each row or each column, in each matrix alike or apart.
+struct Spread<T> {
+    values: Vec<T>,
+    per: Per,
+    rows: usize,
+    columns: usize,
+}
+
+impl<T: Copy> Spread<T> {
+    /// For `len` elements of matrices of these extents.
+    fn new(values: Vec<T>, per: Per, (rows, columns): (usize, usize), len: usize) -> Result<Self, OpError> {
+        let own = if matches!(per, Per::Row) { rows } else { columns };
+        let all = len / (rows * columns).max(1) * own;
+        match values.len() {
+            n if n == 1 || n == own || n == all => Ok(Self { values, per, rows, columns }),
+            n => Err(OpError::shape(format!("{n} scales or zero points; expected 1, {own} or {all}"))),
+        }
     }
-    let zero_of = |i: usize| match zeros.len() {
-        1 => zeros[0],
-        _ if left => zeros[i / columns % rows],
-        _ => zeros[i % columns],
-    };
-    Ok(wide(ctx, t)?.into_iter().enumerate().map(|(i, v)| v.wrapping_sub(zero_of(i)) as i32).collect())
-}
 
-/// What sums of QLinearMatMul are multiplied by: a_scale * b_scale / y_scale.
-fn factor(ctx: &RunCtx<'_>, inputs: &Inputs) -> Result<f32, OpError> {
-    let one = |i: usize| match convert(ctx, inputs.get(i)?.clone(), DType::F32)?.as_slice::<f32>()? {
-        [v] => Ok(*v),
-        other => Err(OpError::unsupported(format!("{} scales in input {i}; one is taken", other.len()))),
-    };
-    Ok(one(1)? * one(4)? / one(6)?)
-}
-
-/// A zero point of one number as a scalar.
-fn scalar(t: Tensor) -> Result<Tensor, OpError> {
-    match t.len() {
-        1 => Ok(t.reshape(&[])?),
-        n => Err(OpError::unsupported(format!("{n} zero points; one is taken"))),
+    /// That of an element, counted over all matrices.
+    fn at(&self, i: usize) -> T {
+        let line = match self.per {
+            Per::Row => i / self.columns.max(1),
+            Per::Column => i / (self.rows * self.columns).max(1) * self.columns + i % self.columns.max(1),
+        };
+        self.values[line % self.values.len()]
     }
 }
 
@@ -505,6 +515,23 @@ impl Op for Product {
     }
 }
 
+/// An operand in f32.
+fn single(ctx: &RunCtx<'_>, inputs: &Inputs, i: usize) -> Result<Vec<f32>, OpError> {
+    Ok(convert(ctx, inputs.get(i)?.clone(), DType::F32)?.into_vec()?)
+}
+
+/// What each sum of QLinearMatMul is multiplied by: a_scale * b_scale / y_scale, those of A and Y being of rows.
+fn factors(
+    ctx: &RunCtx<'_>,
+    inputs: &Inputs,
+    extents: (usize, usize),
+    len: usize,
+) -> Result<impl Fn(usize) -> f32, OpError> {
+    let spread = |i: usize, per: Per| Spread::new(single(ctx, inputs, i)?, per, extents, len);
+    let (a, b, y) = (spread(1, Per::Row)?, spread(4, Per::Column)?, spread(6, Per::Row)?);
+    Ok(move |i| a.at(i) * b.at(i) / y.at(i))
+}
+
 /// The small floats that QLinearMatMul takes.
 const FLOATS: [DType; 4] = [DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ];
 
@@ -512,16 +539,28 @@ impl Product {
     /// QLinearMatMul of small floats, in f32: the chains of (a - a_zero) and (b - b_zero), times the factor, plus y_zero, every
     /// step rounded, then rounded and saturated to the result's type.
     fn floats(&self, ctx: &RunCtx<'_>, inputs: &Inputs) -> Result<Vec<Tensor>, OpError> {
-        let single = |i: usize| convert(ctx, inputs.get(i)?.clone(), DType::F32);
-        let less = |i: usize, zero: usize| arith(ctx, Binary::Sub, single(i)?, scalar(single(zero)?)?);
-        let y = matmul::product(ctx, less(0, 2)?, less(3, 5)?)?;
-        let y = arith(ctx, Binary::Mul, y, Tensor::scalar(factor(ctx, inputs)?))?;
+        let less = |i: usize, zero: usize, left: bool| -> Result<Tensor, OpError> {
+            let t = inputs.get(i)?;
+            let (_, rows, columns) = matrix(t.shape(), left)?;
+            let per = if left { Per::Row } else { Per::Column };
+            let zeros = Spread::new(single(ctx, inputs, zero)?, per, (rows, columns), t.len())?;
+            let mut x = single(ctx, inputs, i)?;
+            x.iter_mut().enumerate().for_each(|(i, x)| *x -= zeros.at(i));
+            Ok(Tensor::new(t.shape(), x)?)
+        };
         let to = inputs.get(7)?.dtype();
         if !FLOATS.contains(&to) {
             return Err(OpError::unsupported_type(to));
         }
-        let y = arith(ctx, Binary::Add, y, scalar(single(7)?)?)?;
-        Ok(vec![convert_with(ctx, y, to, Rounding::default())?])
+        let (a, b) = (less(0, 2, true)?, less(3, 5, false)?);
+        let extents = (matrix(a.shape(), true)?.1, matrix(b.shape(), false)?.2);
+        let y = matmul::product(ctx, a, b)?;
+        let shape = y.shape().to_vec();
+        let mut y = y.into_vec::<f32>()?;
+        let factor = factors(ctx, inputs, extents, y.len())?;
+        let zeros = Spread::new(single(ctx, inputs, 7)?, Per::Row, extents, y.len())?;
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = *y * factor(i) + zeros.at(i));
+        Ok(vec![convert_with(ctx, Tensor::new(&shape, y)?, to, Rounding::default())?])
     }
 
     /// The result from the sums.
@@ -539,15 +578,12 @@ impl Product {
         if !self.requantize {
             return Ok(vec![Tensor::new(&shape, out)?]);
         }
-        let factor = factor(ctx, inputs)?;
+        let factor = factors(ctx, inputs, (m, n), out.len())?;
         let to = inputs.get(7)?.dtype();
-        let zero = match wide(ctx, inputs.get(7)?)?.as_slice() {
-            [z] => *z,
-            other => return Err(OpError::unsupported(format!("{} zero points; one is taken", other.len()))),
-        };
+        let zeros = Spread::new(wide(ctx, inputs.get(7)?)?, Per::Row, (m, n), out.len())?;
         let mut quantised = ctx.memory.alloc::<i64>(&shape)?;
-        for (o, c) in quantised.iter_mut().zip(out) {
-            *o = saturate(c as f32 * factor, zero, to)?;
+        for (i, (o, c)) in quantised.iter_mut().zip(out).enumerate() {
+            *o = saturate(c as f32 * factor(i), zeros.at(i), to)?;
         }
         Ok(vec![convert(ctx, Tensor::new(&shape, quantised)?, to)?])
     }

@@ -31,10 +31,10 @@ pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         "Dropout" if v < 12 => {
             node.attrs.clear(); // ratio matters in training only, which these versions do not do
         }
-        "BatchNormalization" if v < 14 => norm::batch(r, &mut node)?,
+        "BatchNormalization" if v < 14 => return norm::batch(r, node),
         "Softmax" | "LogSoftmax" | "Hardmax" if v < 13 => return flat_softmax(r, node),
         "Upsample" => resize::upsample(r, &mut node)?,
-        "Resize" if v < 11 => resize::resize_10(r, &mut node)?,
+        "Resize" if v < 11 => return resize::resize_10(r, node),
         "Resize" if v < 19 => resize::resize_18(r, &mut node),
         "Scatter" => node.op = "ScatterElements".into(),
         "Cast" if v < 6 => cast_1(r, &mut node)?,
@@ -54,9 +54,7 @@ pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         "Concat" if v < 4 => {
             node.attrs.entry("axis".into()).or_insert(Attr::Int(1));
         }
-        "Tile" if v < 6 => {
-            return Err(r.error(&node, "it takes tiles and an axis; export with opset 6 or newer"));
-        }
+        "Tile" if v < 6 => tile_1(r, &mut node)?,
         "LpPool" | "GlobalLpPool" if v < 2 => integral_p(r, &mut node)?,
         "MeanVarianceNormalization" if v < 9 => {
             return Err(r.error(&node, "across_channels and normalize_variance have no current form"));
@@ -76,6 +74,25 @@ pub(super) fn upgrade(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         _ => {}
     }
     r.push(node);
+    Ok(())
+}
+
+/// (X, tiles, axis), both of one number, became (X, repeats): ones, and the tiles at the axis.
+fn tile_1(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
+    let &[Some(x), Some(tiles), Some(axis)] = &node.inputs[..] else {
+        return Err(r.error(node, "it takes an input, tiles and an axis"));
+    };
+    let one = r.ints(&[1]);
+    let mut number = |v: ValueId| {
+        let v = r.op("Reshape", &[v, one], &[]);
+        r.op("Cast", &[v], &[("to", Attr::Int(DType::I64.onnx().into()))])
+    };
+    let (tiles, axis) = (number(tiles), number(axis));
+    let rank = r.op("Shape", &[x], &[]);
+    let rank = r.op("Shape", &[rank], &[]);
+    let ones = r.op("Expand", &[one, rank], &[]);
+    let repeats = r.op("ScatterElements", &[ones, axis, tiles], &[("axis", Attr::Int(0))]);
+    node.inputs = vec![Some(x), Some(repeats)];
     Ok(())
 }
 

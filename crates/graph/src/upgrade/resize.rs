@@ -4,7 +4,7 @@ use isobit_tensor::Tensor;
 
 use super::Rewriter;
 use super::forms::{set_input, take_float};
-use crate::{Attr, GraphError, Node};
+use crate::{Attr, GraphError, Node, Value};
 
 pub(super) fn upsample(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
     let (height, width) = (take_float(node, "height_scale"), take_float(node, "width_scale"));
@@ -26,23 +26,33 @@ pub(super) fn upsample(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), Grap
 }
 
 /// Resize-10 took (X, scales) and mapped coordinates asymmetrically. Its nearest neighbour lay below where an axis
-/// grew and above where it shrank; the current form has one rule for all axes.
-pub(super) fn resize_10(r: &Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
-    let scales = node.inputs.get(1).copied().flatten();
-    let nearest = !matches!(node.attrs.get("mode"), Some(Attr::String(m)) if m != b"nearest");
-    let below = match scales.and_then(|v| r.content(v)).and_then(|t| t.as_slice::<f32>().ok()) {
-        _ if !nearest => true,
-        Some(scales) if scales.iter().all(|&s| s >= 1.0) => true,
-        Some(scales) if scales.iter().all(|&s| s <= 1.0) => false,
-        _ => {
-            return Err(r.error(
-                node,
-                "nearest neighbours at scales that grow one axis and shrink another, or are computed; export \
-                 with opset 11 or newer",
-            ));
-        }
+/// grew and above where it shrank; the current form has one rule for all axes, so where both may be they are two steps.
+pub(super) fn resize_10(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphError> {
+    let &[Some(x), Some(scales)] = &node.inputs[..] else {
+        return Err(r.error(&node, "it takes an input and scales"));
     };
-    asymmetric(node, if below { "floor" } else { "ceil" });
+    let nearest = !matches!(node.attrs.get("mode"), Some(Attr::String(m)) if m != b"nearest");
+    let one_rule = match r.content(scales).and_then(|t| t.as_slice::<f32>().ok()) {
+        _ if !nearest => Some("floor"),
+        Some(scales) if scales.iter().all(|&s| s >= 1.0) => Some("floor"),
+        Some(scales) if scales.iter().all(|&s| s <= 1.0) => Some("ceil"),
+        _ => None,
+    };
+    if let Some(rule) = one_rule {
+        asymmetric(&mut node, rule);
+        r.push(node);
+        return Ok(());
+    }
+    let one = r.constant(Tensor::scalar(1.0f32));
+    let (growing, shrinking) = (r.op("Max", &[scales, one], &[]), r.op("Min", &[scales, one], &[]));
+    let name = format!("upgrade{}", r.graph.values.len());
+    let grown = r.graph.add_value(Value { name, ..Value::default() });
+    let mut first = Node { inputs: vec![Some(x), Some(growing)], outputs: vec![Some(grown)], ..node.clone() };
+    asymmetric(&mut first, "floor");
+    r.push(first);
+    node.inputs = vec![Some(grown), Some(shrinking)];
+    asymmetric(&mut node, "ceil");
+    r.push(node);
     Ok(())
 }
 

@@ -181,11 +181,12 @@ fn old_forms_become_current_ones() {
 #[test]
 fn forms_without_an_equivalent_are_refused_by_name() {
     let table = [
-        one(9, "BatchNormalization", &["x", "s", "b", "s", "b"], vec![int("spatial", 0)]),
-        one(6, "BatchNormalization", &["x", "s", "b", "s", "b"], vec![int("spatial", 0), int("is_test", 1)]),
-        one(6, "BatchNormalization", &["x", "s", "b", "s", "b"], vec![]),
+        one(6, "BatchNormalization", &["x", "s", "b", "s", "b"], vec![int("spatial", 0)]),
+        one(8, "BatchNormalization", &["x", "s", "b", "s"], vec![int("spatial", 0)]),
         one(8, "Scan", &["", "x"], vec![]),
-        one(10, "Resize", &["x", "s"], vec![]),
+        one(8, "MeanVarianceNormalization", &["x"], vec![]),
+        one(10, "Resize", &["x"], vec![]),
+        one(5, "Tile", &["x", "s"], vec![]),
     ];
     for (opset, nodes, constants) in table {
         let op = nodes[0].op_type.clone();
