@@ -9,7 +9,7 @@ use isobit_tensor::Tensor;
 /// A graph of one operator, every operand an input.
 fn graph(op: &str, inputs: usize, outputs: usize, attrs: &[(&str, Attr)]) -> Graph {
     let mut g = Graph::default();
-    let mut values = |g: &mut Graph, kind: &str, n: usize| -> Vec<ValueId> {
+    let values = |g: &mut Graph, kind: &str, n: usize| -> Vec<ValueId> {
         let value = |i| Value { name: format!("{kind}{i}"), ..Value::default() };
         (0..n).map(|i| g.add_value(value(i))).collect()
     };
