@@ -4,7 +4,8 @@
 set -euo pipefail
 isobit=$(realpath "${1:-target/debug/isobit}")
 cd "$(dirname "$0")"
-[ -d node_modules ] || npm install --no-audit --no-fund --no-package-lock --silent
+# MetaMask's packages name peers that only its browser extension has.
+[ -d node_modules ] || npm install --no-audit --no-fund --no-package-lock --legacy-peer-deps --silent
 python=${PYTHON:-.venv/bin/python}
 if [ ! -x "$python" ]; then
     python3 -m venv .venv
@@ -30,6 +31,7 @@ export ISOBIT_MODEL ISOBIT_KEY_HEX ISOBIT=$isobit
 node compile.mjs --check 2> /dev/null
 timeout 120 node ethers.mjs
 timeout 120 node viem.mjs
+timeout 120 node metamask.mjs
 timeout 120 "$python" web3_py.py
 timeout 120 "$python" x402_py.py
 timeout 120 node x402.mjs

@@ -123,7 +123,10 @@ pub(crate) fn output(result: ExecutionResult) -> Result<(Bytes, u64), CallError>
     }
 }
 
-/// The least gas with which a call succeeds, to 1 part in 64.
+/// What a transfer to an account without code uses, and needs.
+const TRANSFER: u64 = 21_000;
+
+/// The least gas with which a call succeeds: to 1 part in 64, that of a plain transfer exactly.
 pub(crate) fn estimate(head: &Head, request: &Call) -> Result<u64, CallError> {
     let mut most = request.gas.unwrap_or(u64::MAX).min(head.genesis.gas_limit);
     if let Some(price) = request.gas_price.filter(|p| *p > 0) {
@@ -137,6 +140,9 @@ pub(crate) fn estimate(head: &Head, request: &Call) -> Result<u64, CallError> {
     }
     let run = |gas: u64| call(head, request, gas).and_then(output);
     let (_, used) = run(most)?;
+    if request.data.is_empty() && used == TRANSFER {
+        return Ok(used);
+    }
     let (mut low, mut high) = (used.saturating_sub(1), most);
     // A call can only pass on 63 of 64 parts of its gas, so a little more than what is used is mostly enough.
     let guess = used + used / 63 + 2_300;
