@@ -27,8 +27,8 @@ const QUEUE: (usize, usize) = (10, 1_000);
 
 /// Rounds ahead of the present one whose blocks are executed.
 const ROUNDS_AHEAD: i64 = 2;
-/// Most blocks kept of one height.
-const MAX_OFFERS: usize = 64;
+/// Most blocks of one round that are executed, so that who proposes in it keeps nobody from looking at other rounds' blocks.
+const OFFERS_A_ROUND: usize = 4;
 /// How far a block's time may be ahead of the validator's clock, in seconds.
 const MAX_DRIFT: u64 = 15;
 
@@ -134,10 +134,32 @@ pub struct Validator {
     disk: Disk,
     state: State<Protocol>,
     blocks: BTreeMap<BlockId, Known>,
+    offered: Offered,
     book: Book,
     inputs: VecDeque<Input<Protocol>>,
     /// The last height is over, and the next one has not begun.
     rests: bool,
+}
+
+/// The blocks that were executed because they were offered at a height, by round.
+#[derive(Debug, Default)]
+struct Offered {
+    height: u64,
+    rounds: BTreeMap<i64, BTreeSet<BlockId>>,
+}
+
+impl Offered {
+    /// Whether a block that is not known to be valid is to be executed; `None` where it was, and is not valid.
+    fn admit(&mut self, height: u64, round: i64, block: BlockId) -> Option<bool> {
+        if self.height != height {
+            *self = Self { height, rounds: BTreeMap::new() };
+        }
+        let seen = self.rounds.entry(round).or_default();
+        if seen.contains(&block) {
+            return None;
+        }
+        Some(seen.len() < OFFERS_A_ROUND && seen.insert(block))
+    }
 }
 
 impl std::fmt::Debug for Validator {
@@ -167,8 +189,18 @@ impl Validator {
         let protocol = Protocol { chain_id: chain.genesis().params.chain_id };
         let head = chain.head();
         let state = new_state(protocol, &key, &Members::after(&head)?, head.header.number + 1);
-        let (blocks, inputs, book) = (BTreeMap::new(), VecDeque::new(), Book::default());
-        Ok(Self { protocol, key, chain, disk, state, blocks, book, inputs, rests: false })
+        Ok(Self {
+            protocol,
+            key,
+            chain,
+            disk,
+            state,
+            blocks: BTreeMap::new(),
+            offered: Offered::default(),
+            book: Book::default(),
+            inputs: VecDeque::new(),
+            rests: false,
+        })
     }
 
     /// Its address.
@@ -326,7 +358,7 @@ impl Validator {
         let is_due = height == self.height()
             && (0..=self.state.round().as_i64().max(0) + ROUNDS_AHEAD).contains(&round)
             && valid_round < round;
-        if !is_due || self.blocks.len() >= MAX_OFFERS {
+        if !is_due {
             return;
         }
         let Ok(members) = Members::after(&self.chain.head()) else { return };
@@ -336,15 +368,20 @@ impl Validator {
             return;
         }
         let value = BlockId(offer.block.hash);
-        let built = match self.blocks.get_mut(&value).and_then(|known| known.built.take()) {
-            Some(built) => Some(built),
+        let executed = || match self.chain.head().execute(&offer.block) {
+            Ok(built) => Some(built),
+            Err(e) => {
+                tracing::warn!("{} offers a block that is not valid: {e}", offer.proposer);
+                None
+            }
+        };
+        let built = match self.blocks.get_mut(&value) {
+            Some(known) => known.built.take().or_else(executed),
             None if offer.block.header.timestamp > now + MAX_DRIFT => None,
-            None => match self.chain.head().execute(&offer.block) {
-                Ok(built) => Some(built),
-                Err(e) => {
-                    tracing::warn!("{} offers a block that is not valid: {e}", offer.proposer);
-                    None
-                }
+            None => match self.offered.admit(height, round, value) {
+                Some(true) => executed(),
+                Some(false) => return,
+                None => None,
             },
         };
         let validity = Validity::from_bool(built.is_some());
@@ -364,7 +401,7 @@ impl Validator {
             if !effects.lives() {
                 break;
             }
-            let Self { protocol, key, chain, disk, state, blocks, book, inputs, rests } = self;
+            let Self { protocol, key, chain, disk, state, blocks, book, inputs, rests, .. } = self;
             let mut worker =
                 Worker { protocol: *protocol, key, chain, disk, blocks, book, inputs, rests, effects };
             let done: Result<(), Error<Protocol>> = process!(

@@ -13,7 +13,7 @@ use alloy_primitives::{Address, B256};
 use arc_malachitebft_core_consensus::SignedConsensusMsg;
 use arc_malachitebft_core_types::{LinearTimeouts, NilOrVal, SignedMessage, Timeout};
 use isobit_chain::{Chain, Genesis, Order, Store, ledger_order};
-use isobit_consensus::{BlockId, Disk, Effects, Message, Timer, Validator};
+use isobit_consensus::{BlockId, Disk, Effects, Message, Offer, Timer, Validator};
 use isobit_ledger::{Action, COIN, Params, SignedBallot};
 use isobit_numerics::rng::Rng;
 use isobit_proof::Key;
@@ -58,6 +58,7 @@ struct World {
     /// Blocks that the liar has spoilt, by the hash of the good one.
     spoilt: BTreeMap<B256, B256>,
     trace: u64,
+    flood: u8,
 }
 
 impl World {
@@ -103,13 +104,33 @@ struct Hands<'a> {
     liar: Option<&'a Key>,
 }
 
+impl Hands<'_> {
+    /// Other valid blocks, which differ in who gets the fees, before the one that is proposed.
+    fn flood(&mut self, key: &Key, message: &Message) {
+        let Message::Offer(offer) = message else { return };
+        for i in 1..=self.world.flood {
+            let mut other = (*offer.block).clone();
+            other.header.beneficiary = Address::repeat_byte(i);
+            other.hash = other.header.hash_slow();
+            let mut offer = Offer { block: Arc::new(other), ..offer.clone() };
+            offer.sign(key, 1729);
+            for to in (0..self.n).filter(|&to| to != self.me).collect::<Vec<_>>() {
+                self.world.send(self.me, to, Message::Offer(offer.clone()));
+            }
+        }
+    }
+}
+
 impl Effects for Hands<'_> {
     fn broadcast(&mut self, message: Message) {
         if self.dead {
             return;
         }
         let message = match self.liar {
-            Some(key) => self.world.spoil(key, message),
+            Some(key) => {
+                self.flood(key, &message);
+                self.world.spoil(key, message)
+            }
             None => message,
         };
         for to in (0..self.n).filter(|&to| to != self.me).collect::<Vec<_>>() {
@@ -211,6 +232,7 @@ fn lie(rng: &mut Rng, key: &Key, message: Message) -> Message {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outcome {
     trace: u64,
+    milliseconds: u64,
     heights: u64,
     crashes: usize,
     partitions: usize,
@@ -243,8 +265,26 @@ fn keys(from: usize, n: usize) -> Vec<Key> {
     (from..from + n).map(|i| Key::from_hex(&format!("{:064x}", i + 1)).unwrap()).collect()
 }
 
+/// What happens in a run, beside what its seed says.
+#[derive(Debug, Clone, Copy, Default)]
+struct Case {
+    seed: u64,
+    n: usize,
+    /// One is an equivocator.
+    with_liar: bool,
+    /// Half are cut off from the others for so many milliseconds, and nothing else is wrong.
+    night: Option<u64>,
+    /// The equivocator offers so many other valid blocks with each of its own.
+    flood: u8,
+}
+
+fn case(seed: u64, n: usize, with_liar: bool) -> Case {
+    Case { seed, n, with_liar, ..Case::default() }
+}
+
 /// A whole run. Fails by panicking with the seed in the message.
-fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
+fn simulate(case: Case) -> Outcome {
+    let Case { seed, n, with_liar, night, flood } = case;
     let mut rng = Rng::new(seed, 1);
     let (keys, users) = (keys(0, n), keys(100, 3));
     let genesis = genesis(&keys, &users);
@@ -256,7 +296,7 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
         sequence: 0,
         queue: BinaryHeap::new(),
         events: BTreeMap::new(),
-        loss: rng.below(150),
+        loss: if night.is_some() { 0 } else { rng.below(150) },
         delay: 5 + rng.below(400) as u64,
         faults: true,
         side: vec![false; n],
@@ -267,6 +307,7 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
         accused: BTreeSet::new(),
         spoilt: BTreeMap::new(),
         trace: 0,
+        flood,
         rng,
     };
     let mut outcome = Outcome::default();
@@ -279,7 +320,7 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
     }
     world.at(10, Event::Transaction);
     if faulty_network {
-        world.at(3_000, Event::Cut);
+        world.at(if night.is_some() { 1 } else { 3_000 }, Event::Cut);
     }
     let honest = |i: usize| Some(i) != liar;
     let height = |v: &Validator| v.chain().head().header.number;
@@ -306,7 +347,7 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
             panic!("seed {seed}: nothing happens any more")
         };
         world.now = time;
-        assert!(time < PATIENCE, "seed {seed}: stuck at height {least}");
+        assert!(time < PATIENCE + night.unwrap_or(0), "seed {seed}: stuck at height {least}");
         let event = world.events.remove(&id).unwrap();
         // Who has evidence accuses, with a transaction of its own.
         let fresh: Vec<_> = world.evidence.keys().filter(|k| !world.accused.contains(k)).copied().collect();
@@ -321,7 +362,7 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
         }
         world.trace = world.trace.wrapping_mul(0x0100_0000_01b3) ^ (time << 8 | id as u64 & 0xff);
         // Crashes at any step: after so many effects of this input nothing more happens.
-        let crash = faulty_network && world.faults && world.rng.below(400) == 0;
+        let crash = faulty_network && night.is_none() && world.faults && world.rng.below(400) == 0;
         let life = crash.then(|| world.rng.below(12));
         let who = match &event {
             Event::Deliver(to, _) => Some(*to),
@@ -363,6 +404,10 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
                 validators[i]
                     .start(&mut hands)
                     .unwrap_or_else(|e| panic!("seed {seed}: restart of {i}: {e}"));
+            }
+            Event::Cut if night.is_some() => {
+                world.side = (0..n).map(|i| i < n / 2).collect();
+                world.at(night.unwrap_or(0), Event::Heal);
             }
             Event::Cut => {
                 outcome.partitions += 1;
@@ -464,6 +509,7 @@ fn simulate(seed: u64, n: usize, with_liar: bool) -> Outcome {
     outcome.slashed = usize::from(!world.accused.is_empty());
     outcome.liar_seen_by = world.evidence.len();
     outcome.trace = world.trace;
+    outcome.milliseconds = world.now;
     outcome.heights = tallest;
     outcome.accepted = accepted.len();
     outcome
@@ -482,7 +528,7 @@ fn no_forks_no_stops_nothing_lost() {
         (first..end).chain(FAILED.into_iter().filter(|s| !(first..end).contains(s))).collect();
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let next = AtomicUsize::new(0);
-    let one = |&s: &u64| simulate(s, if s % 8 == 7 { 7 } else { 4 }, s % 2 == 1);
+    let one = |&s: &u64| simulate(case(s, if s % 8 == 7 { 7 } else { 4 }, s % 2 == 1));
     let mine = || {
         let mut done = Vec::new();
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -573,8 +619,26 @@ fn one_validator_is_the_solo_chain() {
     assert_eq!(transactions, 12);
 }
 
+/// Hundreds of rounds without a decision, each with a block of its own.
+#[test]
+fn a_night_without_a_majority_ends() {
+    let hours = |n: u64| n * 3_600_000;
+    let outcome = simulate(Case { night: Some(hours(8)), ..case(1, 4, false) });
+    assert!(outcome.heights >= FAULTY + CALM && outcome.milliseconds > hours(8));
+}
+
+/// Who proposes in one round cannot keep the others from looking at what is proposed in the next. (When they looked at 64 blocks of a
+/// height, seed 19 was stuck.)
+#[test]
+fn many_offers_of_one_validator_stop_nothing() {
+    for seed in 16..24 {
+        let outcome = simulate(Case { flood: 80, ..case(seed, 4, true) });
+        assert!(outcome.heights >= FAULTY + CALM);
+    }
+}
+
 #[test]
 fn a_seed_is_a_run() {
-    assert_eq!(simulate(5, 4, true), simulate(5, 4, true));
-    assert_ne!(simulate(5, 4, true).trace, simulate(6, 4, true).trace);
+    assert_eq!(simulate(case(5, 4, true)), simulate(case(5, 4, true)));
+    assert_ne!(simulate(case(5, 4, true)).trace, simulate(case(6, 4, true)).trace);
 }
