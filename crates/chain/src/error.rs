@@ -8,6 +8,12 @@ pub enum ChainError {
     /// What the store holds is not what was written.
     #[error("the chain's store is damaged: {0}; restore the data folder from a snapshot, or sync it anew")]
     Corrupt(&'static str),
+    /// A chain in one file, as versions before this one kept it.
+    #[error(
+        "{0} holds a chain in chain.redb, which this version does not read; sync into another --data folder, or start anew with \
+         an empty one"
+    )]
+    OldStore(String),
     /// The network's parameters.
     #[error(transparent)]
     Genesis(#[from] isobit_ledger::GenesisError),

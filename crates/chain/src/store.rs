@@ -109,6 +109,9 @@ fn slot_key(address: Address, slot: B256) -> [u8; 52] {
 impl Store {
     /// Opens the databases in a folder, or makes them.
     pub fn open(folder: &Path) -> Result<Self, ChainError> {
+        if folder.join("chain.redb").exists() && !folder.join("blocks.redb").exists() {
+            return Err(ChainError::OldStore(folder.display().to_string()));
+        }
         let [blocks, state] = ["blocks.redb", "state.redb"]
             .map(|name| Database::create(folder.join(name)).map_err(ChainError::store));
         let mut store = Self::new(blocks?, state?)?;

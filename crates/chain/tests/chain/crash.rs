@@ -220,3 +220,13 @@ fn another_genesis_is_refused() {
     let error = Chain::open(folder.path(), genesis(&keys(4))).unwrap_err();
     assert!(error.to_string().contains("another network"), "{error}");
 }
+
+/// A chain that an older version kept is neither read nor begun anew beside.
+#[test]
+fn an_older_versions_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("chain.redb"), b"redb").unwrap();
+    let error = Chain::open(folder.path(), genesis(&keys(3))).unwrap_err();
+    assert!(error.to_string().contains("--data folder"), "{error}");
+    assert!(!folder.path().join("blocks.redb").exists());
+}
