@@ -85,9 +85,11 @@ impl Runner {
         let mut hasher = blake3::Hasher::new();
         let (mut ok, mut refused, mut quick) = (0, 0, None);
         let seed = seed(op, dtype);
+        let has_all = |t: &Template| alone.iter().all(|&i| i < t.inputs.len());
+        let eligible: Vec<usize> = (0..templates.len()).filter(|&i| has_all(&templates[i])).collect();
         for number in 0..cases {
             let mut d = Draw::new(seed, number);
-            let which = d.below(templates.len());
+            let which = *eligible.get(d.below(eligible.len().max(1)))?;
             let inputs = operands(&mut d, &templates[which], dtype, alone);
             let _named = Named { op, dtype, number };
             match self.run(which, &templates[which], inputs, d.bits64()) {
