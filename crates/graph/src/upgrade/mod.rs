@@ -104,6 +104,20 @@ struct Rewriter<'g> {
     sources: BTreeMap<ValueId, ValueId>,
 }
 
+/// Adds a node with one new result.
+fn push_op(graph: &mut Graph, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> ValueId {
+    let name = format!("upgrade{}", graph.values.len());
+    let out = graph.add_value(Value { name, ..Value::default() });
+    graph.nodes.push(Node {
+        op: op.into(),
+        inputs: inputs.iter().map(|&v| Some(v)).collect(),
+        outputs: vec![Some(out)],
+        attrs: attrs.iter().map(|(k, a)| ((*k).to_owned(), a.clone())).collect(),
+        ..Node::default()
+    });
+    out
+}
+
 impl Rewriter<'_> {
     fn push(&mut self, node: Node) {
         self.graph.nodes.push(node);
@@ -119,16 +133,7 @@ impl Rewriter<'_> {
 
     /// Pushes a node with one new result.
     fn op(&mut self, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> ValueId {
-        let name = format!("upgrade{}", self.graph.values.len());
-        let out = self.graph.add_value(Value { name, ..Value::default() });
-        self.push(Node {
-            op: op.into(),
-            inputs: inputs.iter().map(|&v| Some(v)).collect(),
-            outputs: vec![Some(out)],
-            attrs: attrs.iter().map(|(k, a)| ((*k).to_owned(), a.clone())).collect(),
-            ..Node::default()
-        });
-        out
+        push_op(self.graph, op, inputs, attrs)
     }
 
     fn source(&self, v: ValueId) -> ValueId {

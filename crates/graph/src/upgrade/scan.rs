@@ -3,7 +3,7 @@
 
 use isobit_tensor::Tensor;
 
-use super::Rewriter;
+use super::{Rewriter, push_op};
 use crate::{Attr, Graph, GraphError, Node, Value, ValueId};
 
 pub(super) fn batched(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphError> {
@@ -53,31 +53,19 @@ pub(super) fn batched(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
 
 /// Puts the scan into `outer` with its last `scans` operands cut to a length that is one more input.
 fn cut(outer: &mut Graph, scan: &mut Node, scans: usize) {
-    let push = |outer: &mut Graph, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]| {
-        let name = format!("cut{}", outer.values.len());
-        let out = outer.add_value(Value { name, ..Value::default() });
-        outer.nodes.push(Node {
-            op: op.into(),
-            inputs: inputs.iter().map(|&v| Some(v)).collect(),
-            outputs: vec![Some(out)],
-            attrs: attrs.iter().map(|(k, a)| ((*k).to_owned(), a.clone())).collect(),
-            ..Node::default()
-        });
-        out
-    };
     let given = outer.add_value(Value { name: "length".into(), ..Value::default() });
     outer.inputs.push(given);
     let zero = outer.add_constant("zero", Tensor::vector(vec![0i64]));
     let one = outer.add_constant("one", Tensor::vector(vec![1i64]));
-    let length = push(outer, "Reshape", &[given, one], &[]);
+    let length = push_op(outer, "Reshape", &[given, one], &[]);
     let states = scan.inputs.len() - scans;
     // All have as many steps as the first; a length is none beyond them.
     let first = outer.inputs[states];
-    let steps = push(outer, "Shape", &[first], &[("start", Attr::Int(0)), ("end", Attr::Int(1))]);
-    let length = push(outer, "Max", &[length, zero], &[]);
-    let length = push(outer, "Min", &[length, steps], &[]);
+    let steps = push_op(outer, "Shape", &[first], &[("start", Attr::Int(0)), ("end", Attr::Int(1))]);
+    let length = push_op(outer, "Max", &[length, zero], &[]);
+    let length = push_op(outer, "Min", &[length, steps], &[]);
     for input in scan.inputs[states..].iter_mut().flatten() {
-        *input = push(outer, "Slice", &[*input, zero, length, zero], &[]);
+        *input = push_op(outer, "Slice", &[*input, zero, length, zero], &[]);
     }
     // The results of the scan, which are then filled up to those of the outer graph.
     let results: Vec<ValueId> = scan.outputs.iter().flatten().copied().collect();
@@ -86,8 +74,8 @@ fn cut(outer: &mut Graph, scan: &mut Node, scans: usize) {
         *output = output.map(|_| outer.add_value(Value { name, ..Value::default() }));
     }
     outer.nodes.push(scan.clone());
-    let rest = push(outer, "Sub", &[steps, length], &[]);
-    let pads = push(outer, "Concat", &[zero, rest], &[("axis", Attr::Int(0))]);
+    let rest = push_op(outer, "Sub", &[steps, length], &[]);
+    let pads = push_op(outer, "Concat", &[zero, rest], &[("axis", Attr::Int(0))]);
     for (short, full) in scan.outputs.iter().zip(results).skip(states) {
         let inputs = vec![*short, Some(pads), None, Some(zero)];
         outer.nodes.push(Node { op: "Pad".into(), inputs, outputs: vec![Some(full)], ..Node::default() });
