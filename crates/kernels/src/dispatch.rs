@@ -1,5 +1,6 @@
 //! One body, compiled once for each instruction set: the compiler vectorises it with what the set has. It may
 //! not fuse or reorder floating-point operations, so every instance computes the same bits.
+//! (The AVX2 instances are unsafe functions because Rust 1.85 has no others with target features.)
 
 /// Defines `pub(crate) fn $name(set, args...)` that runs `$body`'s instance for the set.
 macro_rules! multiversion {
@@ -14,7 +15,7 @@ macro_rules! multiversion {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2($($arg: $t),*) $(-> $r)? { body($($arg),*) }
+            unsafe fn avx2($($arg: $t),*) $(-> $r)? { body($($arg),*) }
 
             #[cfg(all(target_arch = "x86_64", isobit_avx512))]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]

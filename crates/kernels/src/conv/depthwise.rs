@@ -157,7 +157,7 @@ fn strips(
 ) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    fn avx2(offsets: &[usize], padded: &[f32], w: &[f32], last: Last, len: usize, y: &mut [f32]) {
+    unsafe fn avx2(offsets: &[usize], padded: &[f32], w: &[f32], last: Last, len: usize, y: &mut [f32]) {
         strips_body::<true>(offsets, padded, w, last, len, y);
     }
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]

@@ -376,7 +376,7 @@ fn map<M: Map>(set: KernelSet, x: &mut [f32], f: M) {
     }
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    fn avx2<M: Map>(x: &mut [f32], f: M) {
+    unsafe fn avx2<M: Map>(x: &mut [f32], f: M) {
         body(x, f);
     }
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]
