@@ -134,6 +134,7 @@ const { transactionMeta, result } = await wallet.addTransaction({ from: account.
 await result;
 check("a revert is foretold", !!transactionMeta.simulationFails);
 await ask("eth_estimateGas", [{ from: account.address, ...doomed }]).then(() => check("its reason", false), (e) => check("its reason", /changed my mind/.test(e.data.message)));
-check("nonces follow one another", wallet.state.transactions.every((t, i, all) => i === 0 || Number(all[i - 1].txParams.nonce) !== Number(t.txParams.nonce)));
+const nonces = wallet.state.transactions.filter((t) => t.status === TransactionStatus.confirmed).map((t) => Number(t.txParams.nonce)).sort((a, b) => a - b);
+check("nonces follow one another", nonces.length >= 3 && nonces.every((n, i) => n === nonces[0] + i));
 done(`MetaMask's controllers (transactions ${version})`);
 process.exit(0);

@@ -13,8 +13,8 @@ use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[OpDef::onnx("Attention", 25, attention)];
 
-/// Scaled dot-product attention, in f64 where Q is f64, else in f32. With every operation rounded, for each batch entry and query head, whose key and value
-/// head is `head / (query heads / key heads)`:
+/// Scaled dot-product attention, in f64 where Q is f64, else in f32. With every operation rounded, for each batch entry and
+/// query head, whose key and value head is `head / (query heads / key heads)`:
 ///
 /// - s = sqrt(scale), where scale is by default 1 / sqrt(head size); q = Q * s; k = K * s;
 /// - logits = chain over the head size of q and k; with a softcap c, c * tanh(logits / c);

@@ -32,6 +32,16 @@ fn stashes_doubles(ctx: &BuildCtx<'_>) -> Result<bool, OpError> {
     }
 }
 
+/// Refuses what `stash_type` 11 says of other types: they are normalised in f32.
+fn check_stash(doubles: bool, t: Option<DType>) -> Result<(), OpError> {
+    match t.filter(|&t| doubles && t != DType::F64) {
+        Some(t) => {
+            Err(OpError::unsupported(format!("stash_type 11 (float64) of {t}; cast the input to float64")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Each group's elements are normalised as by LayerNormalization, then scaled and shifted by channel:
 /// (d_i * inv) * scale_c, then + bias_c. InstanceNormalization has a group a channel.
 struct Group {
@@ -60,6 +70,7 @@ impl Op for Group {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let x = fact(inputs, 0);
         check_real(x.dtype)?;
+        check_stash(self.doubles && self.groups.is_some(), x.dtype)?;
         Ok(vec![Fact::new(x.dtype, x.shape.clone())])
     }
 
@@ -70,6 +81,7 @@ impl Op for Group {
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.take(0)?;
         bounded([&x])?;
+        check_stash(self.doubles && self.groups.is_some(), Some(x.dtype()))?;
         let shape = x.shape().to_vec();
         let (scale, bias) = (inputs.get(1)?, inputs.get(2)?);
         let channels = shape.get(1).copied().unwrap_or(0);
@@ -132,6 +144,7 @@ impl Op for Rows {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         let x = fact(inputs, 0);
         check_real(x.dtype)?;
+        check_stash(self.doubles, x.dtype)?;
         let mut out = vec![Fact::new(x.dtype, x.shape.clone())];
         if self.outputs > 1 {
             let stats = match &x.shape {
@@ -154,6 +167,7 @@ impl Op for Rows {
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.take(0)?;
         bounded([&x])?;
+        check_stash(self.doubles, Some(x.dtype()))?;
         let shape = x.shape().to_vec();
         let axis = axis(self.axis, shape.len())?;
         let width: usize = shape[axis..].iter().product();

@@ -24,10 +24,15 @@ fn graph(op: &str, inputs: usize, outputs: usize, attrs: &[(&str, Attr)]) -> Gra
     g
 }
 
-fn run(opset: i64, graph: Graph, inputs: Vec<Tensor>) -> Vec<Tensor> {
+fn model(opset: i64, graph: Graph) -> Model {
     let opsets = BTreeMap::from([(String::new(), opset)]);
     let mut model = Model { graph, opsets, ir_version: 3, ..Model::default() };
     upgrade(&mut model).unwrap();
+    model
+}
+
+fn run(opset: i64, graph: Graph, inputs: Vec<Tensor>) -> Vec<Tensor> {
+    let model = model(opset, graph);
     let names: Vec<String> = model.graph.inputs.iter().map(|&v| model.graph.value(v).name.clone()).collect();
     let session = Session::load(model, &Options::default().threads(1)).unwrap();
     let result = session.run(names.into_iter().zip(inputs).collect(), &RunOptions::default()).unwrap();
@@ -141,4 +146,23 @@ fn quantised_products_by_row_and_column() {
     // Rows less zeros: (0, 1, 2) and (-6, 3, 4); columns (1, 2, 0) and (-1, -2, 2): sums 2, 2 and 0, 8;
     // times 0.5 * (1, 0.25) / 0.25 and 2 * (1, 0.25) / 4: 4, 1 and 0, 1; plus 3 and -1.
     assert_eq!(y.as_slice::<i8>().unwrap(), [7, 4, -1, 0]);
+}
+
+/// Nothing but float64 is normalised in float64, whatever the node says: it is refused, not computed otherwise.
+#[test]
+fn a_stash_type_of_float64_is_for_float64() {
+    for (op, groups) in
+        [("LayerNormalization", None), ("RMSNormalization", None), ("GroupNormalization", Some(1))]
+    {
+        let mut attrs = vec![("stash_type", Attr::Int(11))];
+        attrs.extend(groups.map(|n| ("num_groups", Attr::Int(n))));
+        let n = if op == "RMSNormalization" { 2 } else { 3 };
+        let graph = graph(op, n, 1, &attrs);
+        let session = Session::load(model(23, graph), &Options::default().threads(1)).unwrap();
+        let operands = [ramp(&[1, 2]), ramp(&[2]), ramp(&[2])];
+        let names = ["x0", "x1", "x2"].map(String::from);
+        let inputs = names.into_iter().zip(operands).take(n).collect();
+        let error = session.run(inputs, &RunOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("stash_type"), "{op}: {error}");
+    }
 }

@@ -104,10 +104,15 @@ struct Rewriter<'g> {
     sources: BTreeMap<ValueId, ValueId>,
 }
 
+/// Adds a value of which nothing is known.
+fn fresh(graph: &mut Graph) -> ValueId {
+    let name = format!("upgrade{}", graph.values.len());
+    graph.add_value(Value { name, ..Value::default() })
+}
+
 /// Adds a node with one new result.
 fn push_op(graph: &mut Graph, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> ValueId {
-    let name = format!("upgrade{}", graph.values.len());
-    let out = graph.add_value(Value { name, ..Value::default() });
+    let out = fresh(graph);
     graph.nodes.push(Node {
         op: op.into(),
         inputs: inputs.iter().map(|&v| Some(v)).collect(),

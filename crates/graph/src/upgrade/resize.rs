@@ -2,9 +2,9 @@
 
 use isobit_tensor::Tensor;
 
-use super::Rewriter;
 use super::forms::{set_input, take_float};
-use crate::{Attr, GraphError, Node, Value};
+use super::{Rewriter, fresh};
+use crate::{Attr, GraphError, Node};
 
 pub(super) fn upsample(r: &mut Rewriter<'_>, node: &mut Node) -> Result<(), GraphError> {
     let (height, width) = (take_float(node, "height_scale"), take_float(node, "width_scale"));
@@ -45,8 +45,7 @@ pub(super) fn resize_10(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), Grap
     }
     let one = r.constant(Tensor::scalar(1.0f32));
     let (growing, shrinking) = (r.op("Max", &[scales, one], &[]), r.op("Min", &[scales, one], &[]));
-    let name = format!("upgrade{}", r.graph.values.len());
-    let grown = r.graph.add_value(Value { name, ..Value::default() });
+    let grown = fresh(r.graph);
     let mut first = Node { inputs: vec![Some(x), Some(growing)], outputs: vec![Some(grown)], ..node.clone() };
     asymmetric(&mut first, "floor");
     r.push(first);

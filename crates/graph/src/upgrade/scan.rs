@@ -3,7 +3,7 @@
 
 use isobit_tensor::Tensor;
 
-use super::{Rewriter, push_op};
+use super::{Rewriter, fresh, push_op};
 use crate::{Attr, Graph, GraphError, Node, Value, ValueId};
 
 pub(super) fn batched(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphError> {
@@ -14,12 +14,12 @@ pub(super) fn batched(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         return Err(r.error(&node, "it has no body or num_scan_inputs"));
     };
     let mut outer = Graph { name: format!("{} of one entry", body.name), ..Graph::default() };
-    let fresh = |outer: &mut Graph, name: String| outer.add_value(Value { name, ..Value::default() });
-    let inputs: Vec<ValueId> = (0..node.inputs.len()).map(|i| fresh(&mut outer, format!("in{i}"))).collect();
+    let named = |outer: &mut Graph, name: String| outer.add_value(Value { name, ..Value::default() });
+    let inputs: Vec<ValueId> = (0..node.inputs.len()).map(|i| named(&mut outer, format!("in{i}"))).collect();
     let outputs: Vec<ValueId> =
-        (0..node.outputs.len()).map(|i| fresh(&mut outer, format!("out{i}"))).collect();
+        (0..node.outputs.len()).map(|i| named(&mut outer, format!("out{i}"))).collect();
     for (own, from) in &mut body.captures {
-        let through = fresh(&mut outer, format!("through{}", own.0));
+        let through = named(&mut outer, format!("through{}", own.0));
         outer.captures.push((through, *from));
         *from = through;
     }
@@ -70,8 +70,7 @@ fn cut(outer: &mut Graph, scan: &mut Node, scans: usize) {
     // The results of the scan, which are then filled up to those of the outer graph.
     let results: Vec<ValueId> = scan.outputs.iter().flatten().copied().collect();
     for output in &mut scan.outputs[states..] {
-        let name = format!("cut{}", outer.values.len());
-        *output = output.map(|_| outer.add_value(Value { name, ..Value::default() }));
+        *output = output.map(|_| fresh(outer));
     }
     outer.nodes.push(scan.clone());
     let rest = push_op(outer, "Sub", &[steps, length], &[]);
