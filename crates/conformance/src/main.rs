@@ -1,6 +1,7 @@
 //! The runner for machines on which the whole of `isobit` is not built: prints the differences and a summary, or writes the file.
 //!
 //!     isobit-conformance [--quick] [--workers N] [--kernels SET] [--write PATH [--only OPERATOR,..]]
+//!     isobit-conformance --exhaustive [--workers N] [--kernels SET] [FUNCTION..]
 //!     isobit-conformance pack ARCHIVE.. > templates.tar.zst
 
 #![forbid(unsafe_code)]
@@ -8,7 +9,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use isobit_conformance::{FILE, File, Report, Setting, compare, compute, compute_lines, pack};
+use isobit_conformance::{FILE, FUNCTIONS, File, Report, Setting, compare, compute, compute_lines, pack};
 use isobit_runtime::KernelSet;
 
 fn main() -> ExitCode {
@@ -36,6 +37,25 @@ fn run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
         Some(n) => n.parse()?,
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
+    if args.first().is_some_and(|a| a == "--exhaustive") {
+        let set = value("--kernels").map_or(Ok(KernelSet::best()), |set| set.parse())?;
+        let is_chosen = |name: &str| {
+            let mut names =
+                args[1..].iter().filter(|a| FUNCTIONS.iter().any(|f| f.name == a.as_str())).peekable();
+            names.peek().is_none() || names.any(|a| a == name)
+        };
+        let mut equal = true;
+        for f in FUNCTIONS.iter().filter(|f| is_chosen(f.name)) {
+            let same = f.hash(set, workers, &|| ()).to_string() == f.expected;
+            println!(
+                "{} on {set}: 4294967296 inputs, {}",
+                f.name,
+                if same { "the same bits" } else { "DIFFERS" }
+            );
+            equal &= same;
+        }
+        return Ok(equal);
+    }
     if let Some(path) = value("--write") {
         let setting = Setting { set: KernelSet::Scalar, threads: 1 };
         let file = match value("--only") {

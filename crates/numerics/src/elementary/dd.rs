@@ -35,6 +35,18 @@ impl Dd {
         Self { hi, lo }
     }
 
+    /// This divided by an integer from 1 to 2^26.
+    pub(super) const fn over(self, n: u32) -> Self {
+        let n = n as f64;
+        let q = self.hi / n;
+        // Both products are exact: the upper half of q has 26 bits. So is the remainder.
+        let upper = f64::from_bits(q.to_bits() & !((1 << 27) - 1));
+        let rest = (self.hi - upper * n) - (q - upper) * n + self.lo;
+        let below = rest / n;
+        let hi = q + below;
+        Self { hi, lo: below - (hi - q) }
+    }
+
     /// This times a power of two.
     pub(super) fn scale(self, by: f64) -> Self {
         Self { hi: self.hi * by, lo: self.lo * by }
@@ -56,18 +68,75 @@ impl Dd {
         self.hi + self.lo
     }
 
-    /// Rounded once to f32. Rounding `hi` to odd in the light of `lo` first makes the second rounding harmless.
-    pub(super) fn to_f32(self) -> f32 {
+    /// The f64 toward zero from here or, where that is not exact, the one of it and the next that is odd: rounding it again, to
+    /// two bits less or more, gives what rounding this would.
+    fn odd(self) -> f64 {
         let Dd { hi, lo } = quick_two_sum(self.hi, self.lo);
         let bits = hi.to_bits();
-        let odd = if lo != 0.0 && bits & 1 == 0 {
-            if (lo > 0.0) == (hi > 0.0) { bits + 1 } else { bits - 1 }
-        } else {
-            bits
+        f64::from_bits(match () {
+            () if lo == 0.0 || bits & 1 == 1 => bits,
+            () if (lo > 0.0) == (hi > 0.0) => bits + 1,
+            () => bits - 1,
+        })
+    }
+
+    /// `base` and this rounded once to f64, where this is less than `base`, whatever lies between the two.
+    pub(super) fn beside(self, base: f64) -> f64 {
+        let sum = two_sum(base, self.hi);
+        sum.hi + Self::new(sum.lo, self.lo).odd()
+    }
+
+    /// Rounded once to f32.
+    pub(super) fn to_f32(self) -> f32 {
+        self.odd() as f32
+    }
+
+    /// This times 2^k, rounded once to f64, for a number from 1/2 to 2: infinity and subnormal results included.
+    pub(super) fn to_f64_scaled(self, k: f64) -> f64 {
+        let scaled = |v: f64| {
+            // In two steps, neither of which leaves the range of f64.
+            let half = (k * 0.5).floor();
+            v * power_of_two(half) * power_of_two(k - half)
         };
-        f64::from_bits(odd) as f32
+        match k {
+            k if k > 1030.0 => f64::INFINITY,
+            k if k < -1080.0 => 0.0,
+            k if k >= -1021.0 || k == -1022.0 && self.hi >= 1.0 => scaled(self.to_f64()),
+            k => {
+                // Above this, so that the sum's unit in the last place becomes the least f64.
+                let unit = power_of_two(-1074.0 - k) * (1u64 << 52) as f64;
+                scaled(self.beside(unit) - unit)
+            }
+        }
     }
 }
+
+/// 2^k for -1022 <= k <= 1023.
+pub(super) fn power_of_two(k: f64) -> f64 {
+    f64::from_bits(((k as i64 + 1023) as u64) << 52)
+}
+
+/// 1 / n! at n.
+pub(super) static INVERSE_FACTORIALS: [Dd; 36] = {
+    let mut all = [Dd::ONE; 36];
+    let mut n = 1;
+    while n < all.len() {
+        all[n] = all[n - 1].over(n as u32);
+        n += 1;
+    }
+    all
+};
+
+/// 1 / (2n + 1) at n.
+pub(super) static INVERSE_ODD: [Dd; 256] = {
+    let mut all = [Dd::ONE; 256];
+    let mut n = 0;
+    while n < all.len() {
+        all[n] = Dd::ONE.over(2 * n as u32 + 1);
+        n += 1;
+    }
+    all
+};
 
 impl From<f64> for Dd {
     fn from(x: f64) -> Self {

@@ -1,16 +1,30 @@
 //! Hyperbolic functions, their inverses and softplus in double-double arithmetic.
 
-use super::accurate::{exp_dd, ln_of};
-use super::dd::Dd;
+use super::accurate::{NEAR, SMALL, atanh_series, exp_dd, ln_1p, ln_of};
+use super::dd::{Dd, INVERSE_FACTORIALS};
 
-/// Below this, cancellation costs more than four terms of a series do.
-pub(super) const SMALL: f64 = 1.0 / 4096.0;
-
-/// x + c1 x^3 + c2 x^5 + c3 x^7, the coefficients as fractions.
-pub(super) fn odd_series(x: Dd, c: [(f64, f64); 3]) -> Dd {
+/// sinh x for |x| below [`SMALL`], by its series.
+pub(super) fn sinh_series(x: Dd) -> Dd {
     let square = x * x;
-    let [c1, c2, c3] = c.map(|(p, q)| Dd::from(p) / Dd::from(q));
+    let [c1, c2, c3] = [3, 5, 7].map(|n| INVERSE_FACTORIALS[n]);
     x + x * square * (c1 + square * (c2 + square * c3))
+}
+
+/// asinh a for a >= 0.
+pub(super) fn asinh_dd(a: Dd) -> Dd {
+    let square = a * a;
+    // sqrt(1 + a^2) - 1 without its cancellation.
+    ln_1p(a + square / (Dd::ONE + (Dd::ONE + square).sqrt()))
+}
+
+/// acosh a for a > 1.
+pub(super) fn acosh_dd(a: Dd) -> Dd {
+    ln_1p(a - Dd::ONE + (a * a - Dd::ONE).sqrt())
+}
+
+/// atanh a for 0 <= a < 1.
+pub(super) fn atanh_dd(a: Dd) -> Dd {
+    if a.hi < NEAR { atanh_series(a) } else { ln_of((Dd::ONE + a) / (Dd::ONE - a)).scale(0.5) }
 }
 
 /// An odd function from its value on the magnitude.
@@ -25,7 +39,7 @@ fn odd(x: f32, f: impl Fn(Dd) -> f32) -> f32 {
 pub(super) fn sinh(x: f32) -> f32 {
     odd(x, |a| match a.hi {
         v if v > 100.0 => f32::INFINITY,
-        v if v < SMALL => odd_series(a, [(1.0, 6.0), (1.0, 120.0), (1.0, 5040.0)]).to_f32(),
+        v if v < SMALL => sinh_series(a).to_f32(),
         _ => {
             let e = exp_dd(a);
             (e - Dd::ONE / e).scale(0.5).to_f32()
@@ -47,8 +61,7 @@ pub(super) fn cosh(x: f32) -> f32 {
 pub(super) fn asinh(x: f32) -> f32 {
     odd(x, |a| match a.hi {
         v if v.is_infinite() => f32::INFINITY,
-        v if v < SMALL => odd_series(a, [(-1.0, 6.0), (3.0, 40.0), (-15.0, 336.0)]).to_f32(),
-        _ => ln_of(a + (a * a + Dd::ONE).sqrt()).to_f32(),
+        _ => asinh_dd(a).to_f32(),
     })
 }
 
@@ -56,10 +69,7 @@ pub(super) fn acosh(x: f32) -> f32 {
     match f64::from(x) {
         1.0 => 0.0,
         f64::INFINITY => f32::INFINITY,
-        d if d > 1.0 => {
-            let d = Dd::from(d);
-            ln_of(d + (d * d - Dd::ONE).sqrt()).to_f32()
-        }
+        d if d > 1.0 => acosh_dd(Dd::from(d)).to_f32(),
         _ => f32::NAN,
     }
 }
@@ -68,8 +78,7 @@ pub(super) fn atanh(x: f32) -> f32 {
     odd(x, |a| match a.hi {
         1.0 => f32::INFINITY,
         v if v > 1.0 => f32::NAN,
-        v if v < SMALL => odd_series(a, [(1.0, 3.0), (1.0, 5.0), (1.0, 7.0)]).to_f32(),
-        _ => ln_of((Dd::ONE + a) / (Dd::ONE - a)).scale(0.5).to_f32(),
+        _ => atanh_dd(a).to_f32(),
     })
 }
 
@@ -87,7 +96,8 @@ pub(super) fn softplus_dd(x: f64) -> Dd {
     if x < -20.0 {
         // ln(1 + e) by its series: e is below 2^-28.
         let e = exp_dd(Dd::from(x));
-        let [half, third, quarter] = [2.0, 3.0, 4.0].map(|n| Dd::ONE / Dd::from(n));
+        const TERMS: [Dd; 3] = [Dd::ONE.over(2), Dd::ONE.over(3), Dd::ONE.over(4)];
+        let [half, third, quarter] = TERMS;
         return e - e * e * (half - e * (third - e * quarter));
     }
     let log = ln_of(Dd::ONE + exp_dd(Dd::from(-x.abs())));

@@ -1,14 +1,15 @@
 //! Hyperbolic functions of f64, their inverses and softplus, as [`super::double`] defines them.
 
-use super::accurate::{exp_dd, ln_of};
-use super::dd::Dd;
-use super::double::{TINY, exp64};
-use super::hyperbolic_accurate::{SMALL, odd_series, softplus_dd};
+use super::accurate::{SMALL, exp_dd};
+use super::dd::{Dd, INVERSE_FACTORIALS};
+use super::double::{TINY, exp64, ln_positive};
+use super::hyperbolic_accurate::{acosh_dd, asinh_dd, atanh_dd, sinh_series, softplus_dd};
 
 /// ln 2.
 const LN2: Dd = Dd::new(std::f64::consts::LN_2, 2.3190468138462996e-17);
 /// Beyond this 1 is nothing beside a square, nor e^-x beside e^x.
 const LARGE: f64 = 1e16;
+
 /// (e^a + sign e^-a) / 2 for a >= 0.
 fn half_sum(a: f64, sign: f64) -> f64 {
     match a {
@@ -27,14 +28,22 @@ pub fn sinh64(x: f64) -> f64 {
     match x.abs() {
         a if a.is_nan() => f64::NAN,
         a if a < TINY => x,
-        a if a < SMALL => odd_series(Dd::from(x), [(1.0, 6.0), (1.0, 120.0), (1.0, 5040.0)]).to_f64(),
+        a if a < SMALL => sinh_series(Dd::from(x)).to_f64(),
         a => half_sum(a, -1.0).copysign(x),
     }
 }
 
 /// Hyperbolic cosine.
 pub fn cosh64(x: f64) -> f64 {
-    if x.is_nan() { f64::NAN } else { half_sum(x.abs(), 1.0) }
+    match x.abs() {
+        a if a.is_nan() => f64::NAN,
+        a if a < SMALL => {
+            let square = Dd::from(a) * Dd::from(a);
+            let terms = [8, 6, 4, 2].map(|n| INVERSE_FACTORIALS[n]);
+            terms.into_iter().fold(Dd::from(0.0), |sum, term| (sum + term) * square).beside(1.0)
+        }
+        a => half_sum(a, 1.0),
+    }
 }
 
 /// Inverse hyperbolic sine.
@@ -42,12 +51,8 @@ pub fn asinh64(x: f64) -> f64 {
     match x.abs() {
         a if a.is_nan() => f64::NAN,
         a if a.is_infinite() || a < TINY => x,
-        a if a < SMALL => odd_series(Dd::from(x), [(-1.0, 6.0), (3.0, 40.0), (-15.0, 336.0)]).to_f64(),
-        a if a > LARGE => (ln_of(Dd::from(a)) + LN2).to_f64().copysign(x),
-        a => {
-            let d = Dd::from(a);
-            ln_of(d + (d * d + Dd::ONE).sqrt()).to_f64().copysign(x)
-        }
+        a if a > LARGE => (ln_positive(a) + LN2).to_f64().copysign(x),
+        a => asinh_dd(Dd::from(a)).to_f64().copysign(x),
     }
 }
 
@@ -56,11 +61,8 @@ pub fn acosh64(x: f64) -> f64 {
     match x {
         1.0 => 0.0,
         f64::INFINITY => x,
-        x if x > LARGE => (ln_of(Dd::from(x)) + LN2).to_f64(),
-        x if x > 1.0 => {
-            let d = Dd::from(x);
-            ln_of(d + (d * d - Dd::ONE).sqrt()).to_f64()
-        }
+        x if x > LARGE => (ln_positive(x) + LN2).to_f64(),
+        x if x > 1.0 => acosh_dd(Dd::from(x)).to_f64(),
         _ => f64::NAN,
     }
 }
@@ -70,11 +72,7 @@ pub fn atanh64(x: f64) -> f64 {
     match x.abs() {
         1.0 => f64::INFINITY.copysign(x),
         a if a < TINY => x,
-        a if a < SMALL => odd_series(Dd::from(x), [(1.0, 3.0), (1.0, 5.0), (1.0, 7.0)]).to_f64(),
-        a if a < 1.0 => {
-            let d = Dd::from(a);
-            ln_of((Dd::ONE + d) / (Dd::ONE - d)).scale(0.5).to_f64().copysign(x)
-        }
+        a if a < 1.0 => atanh_dd(Dd::from(a)).to_f64().copysign(x),
         _ => f64::NAN,
     }
 }
@@ -84,7 +82,7 @@ pub fn softplus64(x: f64) -> f64 {
     match x {
         x if x.is_nan() => f64::NAN,
         x if x > 60.0 => x,
-        x if x < -60.0 => exp64(x),
+        x if x < -80.0 => exp64(x),
         x => softplus_dd(x).to_f64(),
     }
 }

@@ -1,5 +1,5 @@
 use super::accurate::{exp_dd, ln_dd};
-use super::dd::Dd;
+use super::dd::{Dd, power_of_two};
 
 /// x^y. Results that are exact, or exactly halfway between two f32, are found in integers and rounded to even; all
 /// others are computed to about 2^-64 and rounded once, which is the correct rounding unless the real value lies
@@ -34,8 +34,8 @@ pub fn pow(x: f32, y: f32) -> f32 {
         return x * x;
     }
     let a = x.abs();
-    if let Some(exact) = exact(a, y) {
-        return signed(exact as f32);
+    if let Some((m, e)) = exact(f64::from(a), f64::from(y), 25) {
+        return signed((m as f64 * power_of_two(e.clamp(-400, 400) as f64)) as f32);
     }
     // Without exact cases left, underflow and overflow can be cut off by the logarithm alone.
     let log = ln_dd(f64::from(a)) * Dd::from(f64::from(y));
@@ -63,20 +63,19 @@ pub fn cube(x: f32) -> f32 {
     f64::from_bits((y.to_bits() - u64::from(beyond)) | u64::from(above | below)) as f32
 }
 
-/// a^y where it has at most 25 significant bits, the cases in which it is an f32 or halfway between two.
-fn exact(a: f32, y: f32) -> Option<f64> {
-    let (m, e) = odd_parts(f64::from(a));
-    let (n, k) = odd_parts(f64::from(y.abs()));
+/// a^y as m 2^e, where it has at most `bits` significant bits: with one more than a type has, the cases in which it is one of
+/// the type's numbers or halfway between two.
+pub(super) fn exact(a: f64, y: f64, bits: u32) -> Option<(u64, i64)> {
+    let (mut m, mut e) = odd_parts(a);
+    let (n, k) = odd_parts(y.abs());
     if m == 1 {
         // A power of two: 2^(e y), if e y is an integer.
-        let power = e as f64 * f64::from(y);
-        let exact = power.trunc() == power && power.abs() < 1000.0;
-        return exact.then(|| f64::from_bits(((power as i64 + 1023) as u64) << 52));
+        let power = e as f64 * y;
+        return (power.trunc() == power && power.abs() < 1e6).then_some((1, power as i64));
     }
     if y < 0.0 {
         return None; // 1/m is no finite binary fraction
     }
-    let (mut m, mut e) = (m, e);
     for _ in k..0 {
         let root = integer_root(m)?;
         if e % 2 != 0 {
@@ -84,30 +83,22 @@ fn exact(a: f32, y: f32) -> Option<f64> {
         }
         (m, e) = (root, e / 2);
     }
-    if m == 1 {
-        return None; // handled above: m was odd and above 1
-    }
-    let n = n.checked_shl(u32::try_from(k.max(0)).ok()?)?;
-    if n > 25 {
-        return None; // 3^25 has more than 25 bits
-    }
+    // m was odd and above 1, and so is its root: 3^34 has more than 53 bits.
+    let n = n.checked_shl(u32::try_from(k.max(0)).ok()?).filter(|&n| n <= 34)?;
     let mut power = 1u64;
     for _ in 0..n {
-        power = power.checked_mul(m)?;
-        if power >= 1 << 25 {
-            return None;
-        }
+        power = power.checked_mul(m).filter(|p| p >> bits == 0)?;
     }
-    let e = e * n as i64;
-    (e.abs() < 900).then(|| power as f64 * f64::from_bits(((e + 1023) as u64) << 52))
+    Some((power, e * n as i64))
 }
 
 /// `x = m * 2^e` with odd m, for a positive finite x.
-fn odd_parts(x: f64) -> (u64, i64) {
+pub(super) fn odd_parts(x: f64) -> (u64, i64) {
     let bits = x.to_bits();
-    let m = bits & ((1 << 52) - 1) | 1 << 52; // an f32 is a normal f64
+    let (fraction, exponent) = (bits & ((1 << 52) - 1), (bits >> 52) as i64);
+    let (m, e) = if exponent == 0 { (fraction, -1074) } else { (fraction | 1 << 52, exponent - 1075) };
     let zeros = m.trailing_zeros();
-    (m >> zeros, (bits >> 52) as i64 - 1075 + i64::from(zeros))
+    (m >> zeros, e + i64::from(zeros))
 }
 
 /// The square root of `m` if it is an integer.

@@ -1,6 +1,6 @@
 //! Circular functions and their inverses in double-double arithmetic.
 
-use super::dd::Dd;
+use super::dd::{Dd, INVERSE_FACTORIALS};
 use super::fast::round;
 use super::reduce::reduce;
 use super::trig_fast::{asin_f64, atan_f64, sin_reduced, tan_reduced};
@@ -11,11 +11,10 @@ pub(super) const PI: Dd = Dd::new(std::f64::consts::PI, 1.2246467991473532e-16);
 /// sin r and cos r for |r| up to about 1.6, by Taylor's series.
 fn sin_cos(r: Dd) -> (Dd, Dd) {
     let square = (r * r).neg();
-    let (mut sine, mut cosine) = (Dd::ONE, Dd::ONE);
-    for n in (1..=17).rev() {
-        let n = f64::from(n);
-        sine = Dd::ONE + square * sine / Dd::from(2.0 * n * (2.0 * n + 1.0));
-        cosine = Dd::ONE + square * cosine / Dd::from((2.0 * n - 1.0) * (2.0 * n));
+    let (mut sine, mut cosine) = (Dd::from(0.0), Dd::from(0.0));
+    for terms in INVERSE_FACTORIALS.chunks_exact(2).rev() {
+        cosine = cosine * square + terms[0];
+        sine = sine * square + terms[1];
     }
     (r * sine, cosine)
 }

@@ -8,6 +8,7 @@ mod double_double;
 
 use astro_float::{BigFloat, Consts, RoundingMode};
 use double_double::Double;
+use isobit_numerics::rng::Rng;
 
 /// A function of the profile and its oracle.
 #[derive(Clone, Copy)]
@@ -76,16 +77,36 @@ pub const FUNCTIONS64: &[Function64] = &[
 ];
 
 /// The argument of case `i` of a function of f64.
-pub fn argument64(i: u64, rng: &mut isobit_numerics::rng::Rng, reach: f64) -> f64 {
-    let signed = |rng: &mut isobit_numerics::rng::Rng| rng.f64_unit() * 2.0 - 1.0;
-    match i % 6 {
+pub fn argument64(i: u64, rng: &mut Rng, reach: f64) -> f64 {
+    let signed = |rng: &mut Rng| rng.f64_unit() * 2.0 - 1.0;
+    match i % 7 {
         0 => f64::from_bits(rng.next_u64()),
         1 | 2 => signed(rng) * reach,
         3 => signed(rng),
         // Close to 1, where some of them begin or end, and close to 0.
         4 => (1.0 + signed(rng) / (1u64 << rng.below(54)) as f64).copysign(signed(rng)),
-        _ => signed(rng) / (1u64 << rng.below(60)) as f64,
+        5 => signed(rng) / (1u64 << rng.below(60)) as f64,
+        // Of few bits: results next to a number, or to the middle of two.
+        _ => (rng.below(256) as f64 / (1u64 << rng.below(63)) as f64).copysign(signed(rng)),
     }
+}
+
+/// The arguments of case `i` of a function of two f64, quiet where NaN.
+pub fn pair64(i: u64, rng: &mut Rng) -> (f64, f64) {
+    const SPECIAL: [f64; 10] =
+        [0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+    let one = |kind: u64, rng: &mut Rng| match kind {
+        0 => f64::from_bits(rng.next_u64()),
+        1 => rng.f64_unit() * 10.0,
+        2 => 1.0 + (rng.f64_unit() - 0.5) / (1u64 << rng.below(50)) as f64,
+        3 => SPECIAL[rng.below(SPECIAL.len())],
+        4 => rng.below(64) as f64 / 2.0 - 16.0,
+        5 => 1.0 + (rng.below(64) as f64 - 32.0) / (1u64 << rng.below(53)) as f64,
+        _ => (rng.f64_unit() * 2.0 - 1.0) * 200.0,
+    };
+    // The profile knows one NaN, the quiet one; C tells signalling ones apart.
+    let quiet = |v: f64| if v.is_nan() { f64::NAN } else { v };
+    (quiet(one(i % 7, rng)), quiet(one(i / 7 % 7, rng)))
 }
 
 /// Units in the last place between two results; both NaN is none.
@@ -133,7 +154,7 @@ fn softplus64(x: f64) -> f64 {
 
 #[test]
 fn sums_of_two_agree_with_big_floats() {
-    let mut rng = isobit_numerics::rng::Rng::new(3, 0);
+    let mut rng = Rng::new(3, 0);
     let (p, rm) = (PRECISION, RoundingMode::ToEven);
     let one = BigFloat::from_f64(1.0, p);
     let mut consts = Consts::new().expect("constants");
