@@ -1,7 +1,7 @@
 """Makes peer-cases.tar.zst: cases in ONNX's own layout whose expected values come from other implementations.
 
 `ml` and `microsoft` hold operators of ai.onnx.ml and com.microsoft with the results of ONNX Runtime, `image` hold files
-written by Pillow with the pixels it reads. Where ONNX Runtime contradicts the standard (the labels of a classifier with votes for
+written by Pillow with the pixels it reads. What ONNX Runtime has on other devices only is computed with numpy. Where ONNX Runtime contradicts the standard (the labels of a classifier with votes for
 both of two classes; PROBIT of one score) there is no case; of a cache, only the part in use is compared.
 
     python peer-cases.py        # needs onnx, onnxruntime, numpy, pillow, zstandard
@@ -223,6 +223,98 @@ for size in [(1, 1), (2, 3), (7, 9), (17, 33), (40, 25)]:
         m.graph.output[0].CopyFrom(h.make_tensor_value_info("y0", T.UINT8, list(want.shape)))
         label = f"{file_format} {mode} {size[0]}x{size[1]} " + " ".join(f"{k} {int(v)}" for k, v in options.items())
         write("image", label, m, [data], [want])
+
+# Later ones have a generator of their own: those before keep their values.
+rng=np.random.default_rng(3)
+u8=lambda *s: rng.integers(0,256,s).astype(np.uint8)
+i8=lambda *s: rng.integers(-128,128,s).astype(np.int8)
+F=lambda v: np.array(v,np.float32)
+U=lambda v: np.array(v,np.uint8)
+nchw=lambda x: np.moveaxis(x,-1,1)
+nhwc=lambda x: np.moveaxis(x,1,-1)
+
+
+def computed(tag,op,inputs,attrs,*expected,rtol=1e-3,atol=1e-5):
+    """A case with the values of numpy, for operators that ONNX Runtime has on other devices only."""
+    m=node_model(op,inputs,attrs,len(expected),MS)
+    for o,v in zip(m.graph.output,expected): o.CopyFrom(h.make_tensor_value_info(o.name,h.np_dtype_to_tensor_dtype(v.dtype),list(v.shape)))
+    write("microsoft",tag,m,[v for v in inputs.values() if v is not None],list(expected),rtol,atol)
+
+
+for last in (0,1):
+    x=u8(1,6,5,4) if last else u8(1,4,6,5)
+    check(f'QLinearConv last {last}','QLinearConv',{'x':x,'xs':F(.05),'xz':U(120),'w':u8(3,4,3,3),'ws':F(.02),'wz':U(128),'ys':F(.9),'yz':U(100),'b':rng.integers(-500,500,3).astype(np.int32)},dict(channels_last=last,kernel_shape=[3,3],pads=[1,0,1,0]),1,MS)
+    check(f'QLinearAveragePool last {last}','QLinearAveragePool',{'x':x,'xs':F(.05),'xz':U(120),'ys':F(.037),'yz':U(100)},dict(channels_last=last,kernel_shape=[2,2],strides=[2,1]),1,MS)
+    check(f'QLinearGlobalAveragePool last {last}','QLinearGlobalAveragePool',{'x':x,'xs':F(.05),'xz':U(120),'ys':F(.01),'yz':U(100)},dict(channels_last=last),1,MS)
+check('QLinearSoftmax 12','QLinearSoftmax',{'a':u8(2,3,4),'as':F(.02),'az':U(120),'cs':F(1/256),'cz':U(0)},dict(axis=1,opset=12),1,MS)
+check('QLinearWhere','QLinearWhere',{'c':rng.random((3,4))<.5,'x':u8(3,4),'xs':F(.1),'xz':U(100),'y':u8(4),'ys':F(.2),'yz':U(120),'zs':F(.15),'zz':U(90)},{},1,MS)
+for ta in (0,1):
+  for out in (0,1):
+    check(f'QGemm {ta} {out}','QGemm',{'a':u8(4,3) if ta else u8(3,4),'as':F(.05),'az':U(100),'b':i8(4,5) if ta else i8(5,4),'bs':F([.1,.2,.3,.4,.5]) if out else F(.1),'bz':np.zeros(5,np.int8) if out else np.array(3,np.int8),'c':rng.integers(-900,900,5).astype(np.int32),**({'ys':F(2.),'yz':U(128)} if out else {})},dict(transA=ta,transB=1-ta,alpha=1.5),1,MS)
+for past in (0,1):
+    check(f'QAttention {past}','QAttention',{'x':u8(2,3,16),'w':i8(16,96),'b':f(96),'xs':F(.01),'ws':F(.005),'m':None if past else np.array([[1,1,1],[1,1,0]],np.int32),'xz':U(120),'wz':np.array(0,np.int8),**({'p':f(2,2,4,2,8)} if past else {})},dict(num_heads=4,unidirectional=past),2 if past else 1,MS)
+for metric in ('euclidean','sqeuclidean'): check('CDist '+metric,'CDist',{'a':f(3,4),'b':f(5,4)},dict(metric=metric),1,MS)
+check('Pad','Pad',{'x':f(2,3),'p':np.array([1,0,0,2],np.int64),'v':F([.5])},dict(mode='constant'),1,MS)
+for mode in ('bilinear','nearest','bicubic'): check('GridSample '+mode,'GridSample',{'x':f(1,2,4,5),'g':(rng.random((1,3,3,2))*2-1).astype(np.float32)},dict(mode=mode),1,MS)
+
+
+def block_gather(tag,data,scales,zeros,attrs):
+    inits=[nh.from_array(data,'d') if isinstance(data,np.ndarray) else data,nh.from_array(scales,'s')]+([] if zeros is None else [nh.from_array(zeros,'z') if isinstance(zeros,np.ndarray) else zeros])
+    n=h.make_node('GatherBlockQuantized',['d','i','s']+([] if zeros is None else ['z']),['y'],domain=MS,**attrs)
+    i=np.array([[3,0],[1,1]],np.int64)
+    m=h.make_model(h.make_graph([n],'g',[h.make_tensor_value_info('i',T.INT64,[2,2])],[h.make_tensor_value_info('y',T.FLOAT,None)],inits),opset_imports=[h.make_opsetid('',21),h.make_opsetid(MS,1)],ir_version=10)
+    write("microsoft","GatherBlockQuantized "+tag,m,[i],session(m).run(None,{'i':i}))
+
+
+nibbles=lambda name,kind,*s: h.make_tensor(name,kind,s,rng.integers(0 if kind==T.UINT4 else -8,16 if kind==T.UINT4 else 8,s).ravel().tolist())
+block_gather('uint4',nibbles('d',T.UINT4,4,48),np.abs(f(4,3)),nibbles('z',T.UINT4,4,3),dict(block_size=16,quantize_axis=1))
+block_gather('int4',nibbles('d',T.INT4,4,32),np.abs(f(4,2)),None,dict(block_size=16,quantize_axis=1))
+block_gather('bytes of two',u8(4,24),np.abs(f(4,3)),u8(4,2),dict(block_size=16,quantize_axis=-1,bits=4))
+block_gather('bytes of two, no zero',u8(4,24),np.abs(f(4,3)),None,dict(block_size=16,quantize_axis=1,bits=4))
+block_gather('bytes',u8(4,48),np.abs(f(4,3)),u8(4,3),dict(block_size=16,quantize_axis=1,bits=8))
+
+x,w,b=f(1,6,5,4),f(3,4,3,3),f(3)
+windows=np.lib.stride_tricks.sliding_window_view(nchw(x),(3,3),(2,3))
+computed('NhwcConv','NhwcConv',{'x':x,'w':w,'b':b},dict(kernel_shape=[3,3]),nhwc(np.einsum('nchwij,ocij->nohw',windows,w)+b[None,:,None,None]).astype(np.float32))
+tanh_gelu=lambda x: .5*x*(1+np.tanh(np.sqrt(2/np.pi)*(x+.044715*x**3)))
+a,b=f(2,3,4),f(4,5)
+computed('GemmFastGelu','GemmFastGelu',{'a':a,'b':b,'c':(bias:=f(5))},{},tanh_gelu((a@b+bias).astype(np.float64)).astype(np.float32))
+
+
+def softmax_from(x,axis):
+    flat=x.reshape(int(np.prod(x.shape[:axis])),-1).astype(np.float64)
+    e=np.exp(flat-flat.max(1,keepdims=True))
+    return (e/e.sum(1,keepdims=True)).reshape(x.shape).astype(np.float32)
+
+
+x=f(2,4,3,5)
+computed('BiasSoftmax last','BiasSoftmax',{'x':x,'b':(bias:=f(2,1,1,5))},dict(axis=3,is_inner_broadcast=1),softmax_from(x+bias,3))
+computed('BiasSoftmax two','BiasSoftmax',{'x':x,'b':(bias:=f(1,1,3,5))},dict(axis=2,is_inner_broadcast=0),softmax_from(x+bias,2))
+x=u8(2,3,4)
+mean=((x.astype(np.float64)-100)*.05).mean((0,2),keepdims=True)
+computed('QLinearReduceMean','QLinearReduceMean',{'x':x,'xs':F(.05),'xz':U(100),'ys':F(.02),'yz':U(128)},dict(axes=[0,2],keepdims=1),np.clip(np.rint(mean/.02)+128,0,255).astype(np.uint8))
+
+
+def group_norm(x,gamma,beta,groups,silu):
+    n,ch=x.shape[:2]
+    g=x.reshape(n,groups,-1).astype(np.float64)
+    g=(g-g.mean(2,keepdims=True))/np.sqrt(g.var(2,keepdims=True)+1e-5)
+    y=g.reshape(x.shape)*gamma[:,None,None]+beta[:,None,None]
+    return (y/(1+np.exp(-y)) if silu else y).astype(np.float32)
+
+
+for last in (0,1):
+  for silu in (0,1):
+    x,gamma,beta=f(2,6,3,5),f(6),f(6)
+    put=nhwc if last else (lambda v: v)
+    attrs=dict(groups=3,activation=silu,channels_last=last)
+    computed(f'GroupNorm {last} {silu}','GroupNorm',{'x':put(x).copy(),'g':gamma,'b':beta},attrs,put(group_norm(x,gamma,beta,3,silu)).copy())
+    if last:
+        skip,bias=f(2,6),f(6)
+        total=x+skip[:,:,None,None]+bias[:,None,None]
+        computed(f'SkipGroupNorm {silu}','SkipGroupNorm',{'x':put(x).copy(),'g':gamma,'b':beta,'s':skip,'bias':bias},attrs,put(group_norm(total,gamma,beta,3,silu)).copy(),put(total).copy())
+half=f(1,4,2,2).astype(np.float16)
+computed('GroupNorm half','GroupNorm',{'x':half,'g':(g:=f(4)),'b':(b:=f(4))},dict(groups=2,activation=1,channels_last=0),group_norm(half.astype(np.float32),g,b,2,1).astype(np.float16))
 
 archive = io.BytesIO()
 with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:

@@ -24,7 +24,7 @@ use prost::Message as _;
 const CASES: [(&str, usize); 9] = [
     ("image", 110),
     ("light", 9),
-    ("microsoft", 51),
+    ("microsoft", 88),
     ("ml", 94),
     ("node", 1884),
     ("pytorch-converted", 82),

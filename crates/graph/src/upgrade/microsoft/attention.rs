@@ -124,29 +124,42 @@ pub(super) fn multi_head(c: &mut Call<'_, '_>) -> Done {
 
 /// Input, weights and bias of query, key and value together, mask, past [2, B, heads, length, size], attention bias.
 pub(super) fn packed(c: &mut Call<'_, '_>) -> Done {
-    let n = heads(c, "num_heads")?;
     let (x, weights) = (c.need(0)?, c.need(1)?);
-    let shared_buffer = c.int("past_present_share_buffer", 0) != 0 || c.input(6).is_some();
-    if c.attrs.contains_key("qkv_hidden_sizes") || c.int("do_rotary", 0) != 0 || shared_buffer {
+    if c.input(6).is_some() {
+        return Err(c.error("a buffer that past and present share has no equivalent here"));
+    }
+    let product = c.op("MatMul", &[x, weights], &[]);
+    let product = c.plus(product, 2);
+    let others = [c.input(3), c.input(4), c.input(5)];
+    of_packed(c, product, others)
+}
+
+/// Attention of query, key and value side by side; the mask, past [2, B, heads, length, size] and attention bias.
+pub(super) fn of_packed(
+    c: &mut Call<'_, '_>,
+    product: ValueId,
+    [mask, past, given]: [Option<ValueId>; 3],
+) -> Done {
+    let n = heads(c, "num_heads")?;
+    if c.attrs.contains_key("qkv_hidden_sizes")
+        || ["do_rotary", "past_present_share_buffer"].iter().any(|name| c.int(name, 0) != 0)
+    {
         return Err(
             c.error("qkv_hidden_sizes, do_rotary and past_present_share_buffer have no equivalent here")
         );
     }
-    let product = c.op("MatMul", &[x, weights], &[]);
-    let product = c.plus(product, 2);
     let qkv =
         c.many("Split", vec![Some(product)], &[("axis", Attr::Int(-1)), ("num_outputs", Attr::Int(3))], 3);
-    let (mask, given) = (c.input(3), c.input(5));
-    let mask = bias(c, mask, given, x)?;
-    let mut past = [None, None];
-    if let Some(both) = c.input(4) {
+    let mask = bias(c, mask, given, product)?;
+    let mut halves = [None, None];
+    if let Some(both) = past {
         let attrs = [("axis", Attr::Int(0)), ("num_outputs", Attr::Int(2))];
         let axis = c.ints(&[0]);
         let parts = c.many("Split", vec![Some(both)], &attrs, 2);
-        past = [0, 1].map(|i| Some(c.op("Squeeze", &[parts[i], axis], &[])));
+        halves = [0, 1].map(|i| Some(c.op("Squeeze", &[parts[i], axis], &[])));
     }
     let attrs = shared(c, n, n);
-    let inputs = vec![Some(qkv[0]), Some(qkv[1]), Some(qkv[2]), mask, past[0], past[1]];
+    let inputs = vec![Some(qkv[0]), Some(qkv[1]), Some(qkv[2]), mask, halves[0], halves[1]];
     let out = c.many("Attention", inputs, &attrs, 3);
     c.result(0, "Identity", &[out[0]], &[]);
     if c.wanted(1) {

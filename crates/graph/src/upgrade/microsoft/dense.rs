@@ -1,7 +1,7 @@
 //! Activations, products and what is fused to them.
 
 use super::Call;
-use crate::{Attr, GraphError, Node};
+use crate::{Attr, GraphError, ValueId};
 
 type Done = Result<(), GraphError>;
 
@@ -105,9 +105,8 @@ pub(super) fn activated(c: &mut Call<'_, '_>, op: &str) -> Done {
     let mut inputs = c.inputs.clone();
     let skip = if inputs.len() > 3 { inputs.remove(3) } else { None };
     let value = c.many(op, inputs, &[], 1)[0];
-    if let Some(node) = c.r.graph.nodes.last_mut() {
-        node.attrs = attrs;
-    }
+    c.attrs = attrs;
+    c.attributes_to_last();
     let value = match skip {
         Some(z) => c.op("Add", &[value, z], &[]),
         None => value,
@@ -138,23 +137,62 @@ pub(super) fn activated(c: &mut Call<'_, '_>, op: &str) -> Done {
     Ok(())
 }
 
-/// MaxPool over the middle dimensions of [N, H, W, C].
-pub(super) fn nhwc_max_pool(c: &mut Call<'_, '_>) -> Done {
-    let x = c.need(0)?;
-    let perm = |p: [i64; 4]| [("perm", Attr::Ints(p.to_vec()))];
-    let first = c.op("Transpose", &[x], &perm([0, 3, 1, 2]));
-    let name = format!("upgrade{}", c.r.graph.values.len());
-    let pooled = c.r.graph.add_value(crate::Value { name, ..crate::Value::default() });
-    let attrs = std::mem::take(&mut c.attrs);
-    c.r.push(Node {
-        op: "MaxPool".into(),
-        inputs: vec![Some(first)],
-        outputs: vec![Some(pooled)],
-        attrs,
-        ..Node::default()
-    });
-    c.result(0, "Transpose", &[pooled], &perm([0, 2, 3, 1]));
+/// Gelu, by tanh, of the product plus the bias.
+pub(super) fn matmul_gelu(c: &mut Call<'_, '_>) -> Done {
+    let (a, b) = (c.need(0)?, c.need(1)?);
+    let product = c.op("MatMul", &[a, b], &[]);
+    let sum = c.plus(product, 2);
+    c.result(0, "Gelu", &[sum], &[("approximate", Attr::String(b"tanh".to_vec()))]);
     Ok(())
+}
+
+/// Softmax over all dimensions from `axis` on.
+pub(super) fn flat_softmax(c: &mut Call<'_, '_>, x: ValueId, axis: i64) -> ValueId {
+    let flat = c.op("Flatten", &[x], &[("axis", Attr::Int(axis))]);
+    let y = c.op("Softmax", &[flat], &[("axis", Attr::Int(-1))]);
+    let shape = c.op("Shape", &[x], &[]);
+    c.op("Reshape", &[y, shape], &[])
+}
+
+/// Softmax of x + bias over all dimensions from `axis` on.
+pub(super) fn bias_softmax(c: &mut Call<'_, '_>) -> Done {
+    let (x, bias) = (c.need(0)?, c.need(1)?);
+    let sum = c.op("Add", &[x, bias], &[]);
+    let y = flat_softmax(c, sum, c.int("axis", 1));
+    c.result(0, "Identity", &[y], &[]);
+    Ok(())
+}
+
+/// The distance of each row of A from each row of B.
+pub(super) fn distances(c: &mut Call<'_, '_>) -> Done {
+    let (a, b) = (c.need(0)?, c.need(1)?);
+    let root = match c.attrs.get("metric") {
+        None => false,
+        Some(Attr::String(s)) if s == b"sqeuclidean" => false,
+        Some(Attr::String(s)) if s == b"euclidean" => true,
+        _ => return Err(c.error("its metric must be euclidean or sqeuclidean")),
+    };
+    let (one, zero, two) = (c.ints(&[1]), c.ints(&[0]), c.ints(&[2]));
+    let (a, b) = (c.op("Unsqueeze", &[a, one], &[]), c.op("Unsqueeze", &[b, zero], &[]));
+    let difference = c.op("Sub", &[a, b], &[]);
+    let attrs = [("keepdims", Attr::Int(0))];
+    if root {
+        c.result(0, "ReduceL2", &[difference, two], &attrs);
+    } else {
+        c.result(0, "ReduceSumSquare", &[difference, two], &attrs);
+    }
+    Ok(())
+}
+
+/// The standard's names of the modes.
+pub(super) fn grid_sample(c: &mut Call<'_, '_>) {
+    if let Some(Attr::String(mode)) = c.attrs.get_mut("mode") {
+        match mode.as_slice() {
+            b"bilinear" => *mode = b"linear".to_vec(),
+            b"bicubic" => *mode = b"cubic".to_vec(),
+            _ => {}
+        }
+    }
 }
 
 /// In the order of first occurrence; elements, where each input is among them, counts.

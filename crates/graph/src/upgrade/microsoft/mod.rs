@@ -2,6 +2,7 @@
 //! they compute is by definition what these graphs compute.
 
 mod attention;
+mod channels;
 mod dense;
 mod norm;
 mod quantized;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 
 use isobit_tensor::Tensor;
 
-use super::Rewriter;
+use super::{Rewriter, fresh};
 use crate::{Attr, GraphError, Node, ValueId};
 
 /// The operators that are known here.
@@ -19,7 +20,9 @@ pub(super) static OPERATORS: &[&str] = &[
     "BiasAdd",
     "BiasDropout",
     "BiasGelu",
+    "BiasSoftmax",
     "BiasSplitGelu",
+    "CDist",
     "DequantizeLinear",
     "DynamicQuantizeMatMul",
     "EmbedLayerNormalization",
@@ -28,27 +31,39 @@ pub(super) static OPERATORS: &[&str] = &[
     "FusedConv",
     "FusedGemm",
     "FusedMatMul",
+    "GatherBlockQuantized",
     "GatherND",
     "Gelu",
+    "GemmFastGelu",
+    "GridSample",
+    "GroupNorm",
     "GroupQueryAttention",
     "LayerNormalization",
     "MatMulIntegerToFloat",
     "MatMulNBits",
     "MultiHeadAttention",
+    "NhwcConv",
     "NhwcMaxPool",
+    "Pad",
+    "QAttention",
+    "QGemm",
     "QLinearAdd",
     "QLinearAveragePool",
     "QLinearConcat",
+    "QLinearConv",
     "QLinearGlobalAveragePool",
     "QLinearLeakyRelu",
     "QLinearMul",
+    "QLinearReduceMean",
     "QLinearSigmoid",
     "QLinearSoftmax",
+    "QLinearWhere",
     "QuantizeLinear",
     "QuickGelu",
     "Range",
     "RotaryEmbedding",
     "SimplifiedLayerNormalization",
+    "SkipGroupNorm",
     "SkipLayerNormalization",
     "SkipSimplifiedLayerNormalization",
     "TransposeMatMul",
@@ -66,7 +81,7 @@ pub(super) fn restate(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
     };
     match c.node.op.as_str() {
         // The same under another name.
-        "Gelu" | "QuantizeLinear" | "DequantizeLinear" | "GatherND" | "Trilu" => c.renamed(),
+        "Gelu" | "QuantizeLinear" | "DequantizeLinear" | "GatherND" | "Pad" | "Trilu" => c.renamed(),
         "Unique" => return dense::unique(c),
         "Range" => return dense::range(c),
         "ExpandDims" => {
@@ -82,7 +97,22 @@ pub(super) fn restate(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         "FusedMatMul" | "TransposeMatMul" => return dense::fused_matmul(c),
         "FusedGemm" => return dense::activated(c, "Gemm"),
         "FusedConv" => return dense::activated(c, "Conv"),
-        "NhwcMaxPool" => return dense::nhwc_max_pool(c),
+        "GemmFastGelu" => return dense::matmul_gelu(c),
+        "BiasSoftmax" => return dense::bias_softmax(c),
+        "CDist" => return dense::distances(c),
+        "GridSample" => {
+            c.renamed();
+            dense::grid_sample(c);
+        }
+        "NhwcMaxPool" => return channels::always(c, "MaxPool"),
+        "NhwcConv" => return channels::always(c, "Conv"),
+        "QLinearConv" => return channels::conv(c),
+        "GroupNorm" => {
+            let x = c.need(0)?;
+            return channels::group_norm(c, x);
+        }
+        "SkipGroupNorm" => return channels::skip_group_norm(c),
+        "GatherBlockQuantized" => return quantized::gather(c),
         "MatMulNBits" => return quantized::matmul_bits(c),
         "LayerNormalization" => c.renamed(),
         "SimplifiedLayerNormalization" => return norm::simplified(c),
@@ -100,8 +130,12 @@ pub(super) fn restate(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
         "QLinearSigmoid" => return quantized::unary(c, "Sigmoid"),
         "QLinearLeakyRelu" => return quantized::unary(c, "LeakyRelu"),
         "QLinearSoftmax" => return quantized::softmax(c),
-        "QLinearAveragePool" => return quantized::pool(c, "AveragePool"),
-        "QLinearGlobalAveragePool" => return quantized::pool(c, "GlobalAveragePool"),
+        "QLinearReduceMean" => return quantized::mean(c),
+        "QLinearWhere" => return quantized::choice(c),
+        "QLinearAveragePool" => return channels::pool(c, "AveragePool"),
+        "QLinearGlobalAveragePool" => return channels::pool(c, "GlobalAveragePool"),
+        "QGemm" => return quantized::gemm(c),
+        "QAttention" => return quantized::attention(c),
         "QLinearConcat" => return quantized::concat(c),
         _ => {}
     }
@@ -201,6 +235,14 @@ impl Call<'_, '_> {
         });
     }
 
+    /// Moves the attributes that are left to the node that was pushed last.
+    fn attributes_to_last(&mut self) {
+        let attrs = std::mem::take(&mut self.attrs);
+        if let Some(node) = self.r.graph.nodes.last_mut() {
+            node.attrs = attrs;
+        }
+    }
+
     fn wanted(&self, i: usize) -> bool {
         self.node.outputs.get(i).copied().flatten().is_some()
     }
@@ -213,12 +255,7 @@ impl Call<'_, '_> {
         attrs: &[(&str, Attr)],
         count: usize,
     ) -> Vec<ValueId> {
-        let outputs: Vec<ValueId> = (0..count)
-            .map(|_| {
-                let name = format!("upgrade{}", self.r.graph.values.len());
-                self.r.graph.add_value(crate::Value { name, ..crate::Value::default() })
-            })
-            .collect();
+        let outputs: Vec<ValueId> = (0..count).map(|_| fresh(self.r.graph)).collect();
         self.r.push(Node {
             op: op.into(),
             inputs,
