@@ -84,10 +84,10 @@ fn lines(op: &str, templates: &[Template], setting: Setting, cases: u64) -> Vec<
         true => DType::ALL.iter().map(|&t| Some(t)).collect(),
         false => vec![None],
     };
-    let strict = !alone(op).is_empty();
     let line = |t| {
-        let separate = || strict.then(|| runner.line(templates, op, t, (alone(op), true), cases)).flatten();
-        Some((name(op, t), runner.line(templates, op, t, (&[], strict), cases).or_else(separate)?))
+        let some = alone(op);
+        let separate = || (!some.is_empty()).then(|| runner.line(templates, op, t, some, cases)).flatten();
+        Some((name(op, t), runner.line(templates, op, t, &[], cases).or_else(separate)?))
     };
     types.into_iter().filter_map(line).collect()
 }
