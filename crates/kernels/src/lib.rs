@@ -7,6 +7,7 @@
 
 pub mod conv;
 mod dispatch;
+pub mod double;
 pub mod elementwise;
 mod exec;
 pub mod fp;

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{cases, elements, machines, same_bits};
+use isobit_kernels::double::{Panels, product};
 use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
 use isobit_kernels::math::Unary;
 use isobit_kernels::{Exec, KernelSet};
@@ -78,4 +79,38 @@ fn blocks_do_not_show() {
     for (set, pool) in machines() {
         same_bits(&run(set, pool.0), &expected, (set, pool.0));
     }
+}
+
+#[test]
+fn products_of_f64_equal_the_definition() {
+    cases("gemm64", 60, |rng| {
+        let (m, n, k) = match rng.below(4) {
+            0 => (rng.below(4), rng.below(4), rng.below(4)),
+            1 => (1, rng.below(100), rng.below(200)),
+            2 => (rng.below(40), rng.below(70), 0),
+            _ => (rng.below(40), rng.below(70), rng.below(100)),
+        };
+        // Of more bits than an f32 has.
+        let wide = |x: Vec<f32>| x.into_iter().map(|x| f64::from(x) * 1.000_000_007).collect::<Vec<_>>();
+        let (a, b) = (wide(elements(rng, m * k)), wide(elements(rng, k * n)));
+        let (ta, tb) = (rng.below(2) == 1, rng.below(2) == 1);
+        let view =
+            |x, rows, cols, t: bool| if t { View::transposed(x, rows) } else { View::row_major(x, cols) };
+        let (av, bv) = (view(&a[..], m, k, ta), view(&b[..], k, n, tb));
+        let ldc = n + rng.below(3);
+        let mut expected = vec![7.0; m * ldc];
+        for (i, row) in expected.chunks_exact_mut(ldc.max(1)).enumerate() {
+            for (j, c) in row.iter_mut().enumerate().take(n) {
+                *c = num::chain64(0.0, (0..k).map(|p| (av.at(i, p), bv.at(p, j))));
+            }
+        }
+        for (set, pool) in machines() {
+            let mut c = vec![7.0; m * ldc];
+            product(Exec::new(set, &pool), m, av, &Panels::new(k, n, bv), &mut c, ldc);
+            for (i, (got, want)) in c.iter().zip(&expected).enumerate() {
+                let same = got.to_bits() == want.to_bits() || got.is_nan() && want.is_nan();
+                assert!(same, "{i} of {:?}: {got:e}, not {want:e}", (m, n, k, ta, tb, set, pool.0));
+            }
+        }
+    });
 }

@@ -1,8 +1,8 @@
 //! MatMul and Gemm: one chain an output element, k ascending.
 
+use isobit_kernels::double::{self, Panels};
 use isobit_kernels::elementwise::Binary;
 use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_batch, gemm_packed};
-use isobit_numerics::chain64;
 use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{arith, floats, narrow, widen};
@@ -173,11 +173,8 @@ impl Op for MatMul {
                 return Ok((vec![narrow(a.dtype(), &shape, out)?], done));
             }
             DType::F64 => {
-                let (x, y): (&[f64], &[f64]) = (a.as_slice()?, inputs.get(1)?.as_slice()?);
-                let out = each(ctx, &p, (&ab, &bb), &shape, |at, bt, i, j| {
-                    chain64(0.0, (0..p.k).map(|q| (x[at + i * p.k + q], y[bt + q * p.n + j])))
-                })?;
-                Tensor::new(&shape, out)?
+                let (x, y) = (a.as_slice()?, inputs.get(1)?.as_slice()?);
+                Tensor::new(&shape, run_f64(ctx, &p, (x, &ab), (y, &bb), &shape)?)?
             }
             _ => integers(ctx, &p, a, inputs.get(1)?, (&ab, &bb), &shape)?,
         };
@@ -264,6 +261,29 @@ fn each<T: isobit_tensor::Element>(
                 *c = f(at, bt, i, j);
             }
         }
+    }
+    Ok(out)
+}
+
+fn run_f64(
+    ctx: &RunCtx<'_>,
+    p: &Product<usize>,
+    (a, ab): (&[f64], &[usize]),
+    (b, bb): (&[f64], &[usize]),
+    shape: &[usize],
+) -> Result<Vec<f64>, OpError> {
+    let mut out = ctx.memory.alloc::<f64>(shape)?;
+    if out.is_empty() {
+        return Ok(out);
+    }
+    let pack = |at: usize| Panels::new(p.k, p.n, View::row_major(&b[at..], p.n));
+    // One right side for all: the batches of the left side are more rows of one product.
+    if bb.iter().all(|&d| d == 1) {
+        double::product(ctx.exec, out.len() / p.n, View::row_major(a, p.k), &pack(0), &mut out, p.n);
+        return Ok(out);
+    }
+    for (c, (at, bt)) in out.chunks_exact_mut(p.m * p.n).zip(batches(p, (ab, bb))) {
+        double::product(ctx.exec, p.m, View::row_major(&a[at..], p.k), &pack(bt), c, p.n);
     }
     Ok(out)
 }

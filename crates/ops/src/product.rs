@@ -1,9 +1,9 @@
 //! Matrix products of the types that operators contract in.
 
 use isobit_kernels::Exec;
+use isobit_kernels::double::{self, Panels};
 use isobit_kernels::gemm::{Bias, Epilogue, View, gemm};
 use isobit_kernels::integer::{self, PackedInts};
-use isobit_numerics::chain64;
 use isobit_tensor::Element;
 
 use crate::quantize::narrow;
@@ -22,12 +22,9 @@ impl Product for f32 {
 }
 
 impl Product for f64 {
-    fn product(_: Exec<'_>, _: usize, n: usize, k: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
-        for (i, row) in c.chunks_exact_mut(n.max(1)).enumerate() {
-            for (j, c) in row.iter_mut().enumerate() {
-                *c = chain64(0.0, (0..k).map(|p| (a[i * k + p], b[p * n + j])));
-            }
-        }
+    fn product(exec: Exec<'_>, m: usize, n: usize, k: usize, a: &[f64], b: &[f64], c: &mut [f64]) {
+        let right = Panels::new(k, n, View::row_major(b, n));
+        double::product(exec, m, View::row_major(a, k), &right, c, n);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use isobit_kernels::double::{self, Panels};
 use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
 use isobit_kernels::math::{Unary, unary_in_place};
 use isobit_kernels::{Exec, KernelSet, norm};
@@ -154,48 +155,35 @@ implement! {
     fn softmax(_: Exec<'_>, x: &mut [f64], width: usize) {
         x.chunks_exact_mut(width.max(1)).for_each(softmax64);
     }
-    type Right = Columns;
-    fn right(_: KernelSet, k: usize, n: usize, b: View<'_, f64>) -> Columns {
-        Columns { k, data: (0..n).map(|j| (0..k).map(|p| b.at(p, j)).collect()).collect() }
+    type Right = Panels;
+    fn right(_: KernelSet, k: usize, n: usize, b: View<'_, f64>) -> Panels {
+        Panels::new(k, n, b)
     }
     fn times_right(
-        _: Exec<'_>,
+        exec: Exec<'_>,
         m: usize,
         a: View<'_, f64>,
-        b: &Columns,
+        b: &Panels,
         c: &mut [f64],
         bias: Option<&[f64]>,
     ) {
-        for (i, row) in c.chunks_exact_mut(b.data.len().max(1)).take(m).enumerate() {
-            for (j, (c, column)) in row.iter_mut().zip(&b.data).enumerate() {
-                *c = num::chain64(0.0, (0..b.k).map(|p| (a.at(i, p), column[p])));
-                if let Some(bias) = bias {
-                    *c += bias[j];
-                }
+        double::product(exec, m, a, b, c, b.n());
+        if let Some(bias) = bias {
+            for row in c.chunks_exact_mut(b.n().max(1)).take(m) {
+                row.iter_mut().zip(bias).for_each(|(c, b)| *c += b);
             }
         }
     }
     fn matmul(
-        _: Exec<'_>,
+        exec: Exec<'_>,
         [m, n, k]: [usize; 3],
         a: View<'_, f64>,
         b: View<'_, f64>,
         c: &mut [f64],
         stride: usize,
     ) {
-        for i in 0..m {
-            for j in 0..n {
-                c[i * stride + j] = num::chain64(0.0, (0..k).map(|p| (a.at(i, p), b.at(p, j))));
-            }
-        }
+        double::product(exec, m, a, &Panels::new(k, n, b), c, stride);
     }
-}
-
-/// A right side in f64: columns of `k` elements.
-#[derive(Debug)]
-pub(crate) struct Columns {
-    k: usize,
-    data: Vec<Vec<f64>>,
 }
 
 /// Evaluates `$body`, a `Result`, with `$t` naming the type that a float tensor of `$dtype` is computed in.
