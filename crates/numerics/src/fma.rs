@@ -82,10 +82,52 @@ fn parts(x: f64) -> (bool, i32, u64) {
     }
 }
 
-/// In integers: the exact product has 106 bits; the addend is aligned to it in a 128-bit window, what falls off
-/// is kept as a sticky bit, and the sum is rounded once.
+/// In f64 arithmetic where nothing can overflow or become subnormal, else in integers.
 #[allow(dead_code)]
 fn soft_fma64(a: f64, b: f64, c: f64) -> f64 {
+    /// Whether the exponent is from -400 to 400.
+    fn is_moderate(x: f64) -> bool {
+        (x.to_bits() >> 52 & 0x7ff).wrapping_sub(1023 - 400) <= 800
+    }
+    if is_moderate(a) && is_moderate(b) && (is_moderate(c) || c == 0.0) {
+        moderate_fma64(a, b, c)
+    } else {
+        exact_fma64(a, b, c)
+    }
+}
+
+/// After Boldo and Melquiond: of the exact sum of product and addend, what lies below its upper part is rounded to odd, which makes
+/// the rounding of both together the only one that shows.
+fn moderate_fma64(a: f64, b: f64, c: f64) -> f64 {
+    fn two_sum(a: f64, b: f64) -> (f64, f64) {
+        let s = a + b;
+        let t = s - a;
+        (s, (a - (s - t)) + (b - t))
+    }
+    // Halves of 26 bits, whose products are exact.
+    fn halves(x: f64) -> (f64, f64) {
+        let t = x * 134_217_729.0;
+        let high = t - (t - x);
+        (high, x - high)
+    }
+    let ((ah, al), (bh, bl)) = (halves(a), halves(b));
+    let product = a * b;
+    let below = ((ah * bh - product) + ah * bl + al * bh) + al * bl;
+    let (sum, sum_below) = two_sum(c, below);
+    let (high, high_below) = two_sum(product, sum);
+    let (rest, error) = two_sum(sum_below, high_below);
+    let bits = rest.to_bits();
+    let odd = match () {
+        () if error == 0.0 || bits & 1 == 1 => bits,
+        () if (error > 0.0) == (rest > 0.0) => bits + 1,
+        () => bits - 1,
+    };
+    high + f64::from_bits(odd)
+}
+
+/// In integers: the exact product has 106 bits; the addend is aligned to it in a 128-bit window, what falls off
+/// is kept as a sticky bit, and the sum is rounded once.
+fn exact_fma64(a: f64, b: f64, c: f64) -> f64 {
     // Nothing is rounded twice here: the product is exact (zero, infinite or NaN), or c decides.
     if !a.is_finite() || !b.is_finite() || a == 0.0 || b == 0.0 {
         return a * b + c;
@@ -232,7 +274,12 @@ mod tests {
                 }
             };
             let (a, b) = (x(), x());
-            let c = if i % 3 == 0 { -(a * b) } else { x() };
+            let c = match i % 4 {
+                0 => -(a * b),
+                // Some places above or below the product, up to where nothing of one reaches the other.
+                1 => x() * a * b * f64::from_bits((1023 - 120 + u64::from(i / 4 % 240)) << 52),
+                _ => x(),
+            };
             check(a, b, c);
         }
     }
