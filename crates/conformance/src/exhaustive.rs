@@ -24,7 +24,7 @@ const fn of(name: &'static str, function: Unary, expected: &'static str) -> Func
 }
 
 /// Every elementary function.
-pub static FUNCTIONS: [Function; 17] = [
+static FUNCTIONS: [Function; 17] = [
     of("Exp", Unary::Exp, "c43a927c3706a9caa3d39172042e992e971c9331182d05b8c213f89fab651d96"),
     of("Log", Unary::Ln, "b865446d27ff93a42e8a666a764f09b929fca04664fc69421b76ebfbf21eb930"),
     of("Erf", Unary::Erf, "5e512cf8bdc05ccf586d068451f786f725c655fe4158c02d20113e5b519d46f0"),
@@ -43,6 +43,16 @@ pub static FUNCTIONS: [Function; 17] = [
     of("Acosh", Unary::Acosh, "e592c2853460ee87b2c019e1b603fae0ed4f3951b49804dca0d999ec7d92cc4d"),
     of("Atanh", Unary::Atanh, "9e561f62bca8a41a38e8561554bb08f413205ce4218eccdf2e4a2f88fcc78c54"),
 ];
+
+/// The functions of these names, all where there are none.
+pub fn functions(names: &[String]) -> Result<Vec<&'static Function>, String> {
+    let known = || FUNCTIONS.iter().map(|f| f.name);
+    if let Some(other) = names.iter().find(|n| known().all(|k| k != n.as_str())) {
+        let known: Vec<&str> = known().collect();
+        return Err(format!("there is no function {other}; known are {}", known.join(", ")));
+    }
+    Ok(FUNCTIONS.iter().filter(|f| names.is_empty() || names.iter().any(|n| n == f.name)).collect())
+}
 
 /// Inputs that are computed and hashed at a time.
 const BLOCK: usize = 1 << (32 - 14);

@@ -21,7 +21,7 @@ mod templates;
 mod values;
 mod vary;
 
-pub use exhaustive::{BLOCKS, FUNCTIONS, Function};
+pub use exhaustive::{BLOCKS, Function, functions};
 pub use file::{FILE, File, FileError};
 pub use line::{CASES, Hashes, QUICK, Setting};
 pub use models::{MODELS, model_root};

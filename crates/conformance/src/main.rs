@@ -9,7 +9,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use isobit_conformance::{FILE, FUNCTIONS, File, Report, Setting, compare, compute, compute_lines, pack};
+use isobit_conformance::{FILE, File, Report, Setting, compare, compute, compute_lines, functions, pack};
 use isobit_runtime::KernelSet;
 
 fn main() -> ExitCode {
@@ -39,13 +39,17 @@ fn run(args: &[String]) -> Result<bool, Box<dyn std::error::Error>> {
     };
     if args.first().is_some_and(|a| a == "--exhaustive") {
         let set = value("--kernels").map_or(Ok(KernelSet::best()), |set| set.parse())?;
-        let is_chosen = |name: &str| {
-            let mut names =
-                args[1..].iter().filter(|a| FUNCTIONS.iter().any(|f| f.name == a.as_str())).peekable();
-            names.peek().is_none() || names.any(|a| a == name)
-        };
+        let mut names = Vec::new();
+        let mut rest = args[1..].iter();
+        while let Some(a) = rest.next() {
+            if a.starts_with("--") {
+                rest.next(); // its value
+            } else {
+                names.push(a.clone());
+            }
+        }
         let mut equal = true;
-        for f in FUNCTIONS.iter().filter(|f| is_chosen(f.name)) {
+        for f in functions(&names)? {
             let same = f.hash(set, workers, &|| ()).to_string() == f.expected;
             println!(
                 "{} on {set}: 4294967296 inputs, {}",

@@ -9,6 +9,11 @@ use isobit_kernels::math::Unary;
 use isobit_kernels::{Exec, KernelSet};
 use isobit_numerics as num;
 
+/// `x` as a matrix of these extents, stored by columns where `transposed`.
+fn view<T: Copy>(x: &[T], rows: usize, cols: usize, transposed: bool) -> View<'_, T> {
+    if transposed { View::transposed(x, rows) } else { View::row_major(x, cols) }
+}
+
 #[test]
 fn equals_the_definition() {
     cases("gemm", 120, |rng| {
@@ -20,8 +25,6 @@ fn equals_the_definition() {
         let (a, b) = (elements(rng, m * k), elements(rng, k * n));
         let bias = elements(rng, m.max(n));
         let (ta, tb) = (rng.below(2) == 1, rng.below(2) == 1);
-        let view =
-            |x, rows, cols, t: bool| if t { View::transposed(x, rows) } else { View::row_major(x, cols) };
         let (av, bv) = (view(&a[..], m, k, ta), view(&b[..], k, n, tb));
         let (bias, activation) = match rng.below(3) {
             0 => (Bias::None, None),
@@ -94,8 +97,6 @@ fn products_of_f64_equal_the_definition() {
         let wide = |x: Vec<f32>| x.into_iter().map(|x| f64::from(x) * 1.000_000_007).collect::<Vec<_>>();
         let (a, b) = (wide(elements(rng, m * k)), wide(elements(rng, k * n)));
         let (ta, tb) = (rng.below(2) == 1, rng.below(2) == 1);
-        let view =
-            |x, rows, cols, t: bool| if t { View::transposed(x, rows) } else { View::row_major(x, cols) };
         let (av, bv) = (view(&a[..], m, k, ta), view(&b[..], k, n, tb));
         let ldc = n + rng.below(3);
         let mut expected = vec![7.0; m * ldc];

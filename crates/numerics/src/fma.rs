@@ -1,5 +1,8 @@
 //! Fused multiply-add: `a*b + c` with one rounding, exact on every target.
 
+#[allow(unused_imports)] // for the targets without an instruction
+use crate::exact::{to_odd, two_sum};
+
 /// `a*b + c` rounded once, in f32.
 #[inline(always)]
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {
@@ -31,19 +34,9 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
 fn soft_fma(a: f32, b: f32, c: f32) -> f32 {
     let p = f64::from(a) * f64::from(b);
     let c = f64::from(c);
-    let s = p + c;
-    // Two-sum: the exact error of the addition.
-    let t = s - p;
-    let e = (p - (s - t)) + (c - t);
-    let bits = s.to_bits();
-    // An inexact sum with an even last bit moves one step toward the error: round to odd.
     // (An infinite or NaN sum has a NaN error and stays as it is.)
-    let odd = if e.abs() > 0.0 && bits & 1 == 0 {
-        if (e > 0.0) == (s > 0.0) { bits + 1 } else { bits - 1 }
-    } else {
-        bits
-    };
-    f64::from_bits(odd) as f32
+    let (sum, error) = two_sum(p, c);
+    to_odd(sum, error) as f32
 }
 
 /// `a*b + c` rounded once, in f64.
@@ -99,11 +92,6 @@ fn soft_fma64(a: f64, b: f64, c: f64) -> f64 {
 /// After Boldo and Melquiond: of the exact sum of product and addend, what lies below its upper part is rounded to odd, which makes
 /// the rounding of both together the only one that shows.
 fn moderate_fma64(a: f64, b: f64, c: f64) -> f64 {
-    fn two_sum(a: f64, b: f64) -> (f64, f64) {
-        let s = a + b;
-        let t = s - a;
-        (s, (a - (s - t)) + (b - t))
-    }
     // Halves of 26 bits, whose products are exact.
     fn halves(x: f64) -> (f64, f64) {
         let t = x * 134_217_729.0;
@@ -116,13 +104,7 @@ fn moderate_fma64(a: f64, b: f64, c: f64) -> f64 {
     let (sum, sum_below) = two_sum(c, below);
     let (high, high_below) = two_sum(product, sum);
     let (rest, error) = two_sum(sum_below, high_below);
-    let bits = rest.to_bits();
-    let odd = match () {
-        () if error == 0.0 || bits & 1 == 1 => bits,
-        () if (error > 0.0) == (rest > 0.0) => bits + 1,
-        () => bits - 1,
-    };
-    high + f64::from_bits(odd)
+    high + to_odd(rest, error)
 }
 
 /// In integers: the exact product has 106 bits; the addend is aligned to it in a 128-bit window, what falls off

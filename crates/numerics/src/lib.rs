@@ -15,6 +15,7 @@
 pub mod chain;
 pub mod convert;
 pub mod elementary;
+mod exact;
 mod fma;
 pub mod minmax;
 pub mod rng;

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use isobit_conformance::{BLOCKS, FILE, FUNCTIONS, File, Report, Setting, compare, compute};
+use isobit_conformance::{BLOCKS, FILE, File, Report, Setting, compare, compute, functions};
 use isobit_runtime::KernelSet;
 
 use crate::output;
@@ -88,13 +88,10 @@ fn run(setting: Setting, quick: bool, workers: usize, json: bool) -> File {
 }
 
 fn exhaustive(names: &[String], set: KernelSet, workers: usize, json: bool) -> Result<ExitCode> {
-    let known: Vec<&str> = FUNCTIONS.iter().map(|f| f.name).collect();
-    if let Some(other) = names.iter().find(|n| !known.contains(&n.as_str())) {
-        anyhow::bail!("there is no function {other}; known are {}", known.join(", "));
-    }
+    let functions = functions(names).map_err(anyhow::Error::msg)?;
     let mut rows = vec![vec!["function".into(), "kernels".into(), "equal".into(), "hash".into()]];
     let mut equal = true;
-    for f in FUNCTIONS.iter().filter(|f| names.is_empty() || names.iter().any(|n| n == f.name)) {
+    for f in functions {
         let bar = output::progress(BLOCKS as u64, f.name, json);
         let hash = f.hash(set, workers, &|| bar.inc(1)).to_string();
         bar.finish_and_clear();

@@ -2,6 +2,8 @@
 
 use std::ops::{Add, Div, Mul, Sub};
 
+use crate::exact;
+
 /// `hi + lo`, with `lo` at most half a unit in the last place of `hi`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dd {
@@ -11,9 +13,8 @@ pub(super) struct Dd {
 
 /// Exact sum of two f64 of any size.
 fn two_sum(a: f64, b: f64) -> Dd {
-    let s = a + b;
-    let t = s - a;
-    Dd { hi: s, lo: (a - (s - t)) + (b - t) }
+    let (hi, lo) = exact::two_sum(a, b);
+    Dd { hi, lo }
 }
 
 /// Exact sum where |a| is at least |b|.
@@ -68,16 +69,10 @@ impl Dd {
         self.hi + self.lo
     }
 
-    /// The f64 toward zero from here or, where that is not exact, the one of it and the next that is odd: rounding it again, to
-    /// two bits less or more, gives what rounding this would.
+    /// Rounded to odd.
     fn odd(self) -> f64 {
         let Dd { hi, lo } = quick_two_sum(self.hi, self.lo);
-        let bits = hi.to_bits();
-        f64::from_bits(match () {
-            () if lo == 0.0 || bits & 1 == 1 => bits,
-            () if (lo > 0.0) == (hi > 0.0) => bits + 1,
-            () => bits - 1,
-        })
+        exact::to_odd(hi, lo)
     }
 
     /// `base` and this rounded once to f64, where this is less than `base`, whatever lies between the two.

@@ -6,16 +6,10 @@ use crate::{Attr, GraphError, ValueId};
 
 type Done = Result<(), GraphError>;
 
-/// As [`move_channels`], of a new value.
-pub(super) fn first(c: &mut Call<'_, '_>, x: ValueId) -> ValueId {
-    let (op, attrs) = move_channels(c.r.rank(x), true);
+/// `x`, of the rank of `like`, with its channels moved.
+fn moved(c: &mut Call<'_, '_>, x: ValueId, like: ValueId, to_second: bool) -> ValueId {
+    let (op, attrs) = move_channels(c.r.rank(like), to_second);
     c.op(op, &[x], &attrs)
-}
-
-/// Result 0: `y` with its channels last. Its rank is that of `x`.
-fn last(c: &mut Call<'_, '_>, y: ValueId, x: ValueId) {
-    let (op, attrs) = move_channels(c.r.rank(x), false);
-    c.result(0, op, &[y], &attrs);
 }
 
 /// The node that moves channels from the last dimension to the second or back: a Transpose, or an Einsum where no rank is declared.
@@ -37,20 +31,16 @@ fn move_channels(rank: Option<usize>, to_second: bool) -> (&'static str, [(&'sta
     }
 }
 
-/// `op` with its own attributes over [N, .., C].
-fn between(c: &mut Call<'_, '_>, op: &str) -> Done {
+/// `op` of the standard with the node's attributes over [N, .., C].
+pub(super) fn between(c: &mut Call<'_, '_>, op: &str) -> Done {
     let x = c.need(0)?;
     let mut inputs = std::mem::take(&mut c.inputs);
-    inputs[0] = Some(first(c, x));
+    inputs[0] = Some(moved(c, x, x, true));
     let y = c.many(op, inputs, &[], 1)[0];
     c.attributes_to_last();
-    last(c, y, x);
+    let (op, attrs) = move_channels(c.r.rank(x), false);
+    c.result(0, op, &[y], &attrs);
     Ok(())
-}
-
-/// [`between`] of an operator of this domain that has another name, or the same, in the standard.
-pub(super) fn always(c: &mut Call<'_, '_>, op: &str) -> Done {
-    between(c, op)
 }
 
 /// QLinearConv of channels first or last.
@@ -72,14 +62,12 @@ pub(super) fn pool(c: &mut Call<'_, '_>, op: &str) -> Done {
     let given = c.need(0)?;
     let mut x = dequantised(c, 0)?;
     if is_last {
-        let (op, attrs) = move_channels(c.r.rank(given), true);
-        x = c.op(op, &[x], &attrs);
+        x = moved(c, x, given, true);
     }
     let mut y = c.op(op, &[x], &[]);
     c.attributes_to_last();
     if is_last {
-        let (op, attrs) = move_channels(c.r.rank(given), false);
-        y = c.op(op, &[y], &attrs);
+        y = moved(c, y, given, false);
     }
     quantised(c, y, 3)
 }
@@ -95,8 +83,7 @@ pub(super) fn group_norm(c: &mut Call<'_, '_>, x: ValueId) -> Done {
     ];
     let mut y = c.op("CastLike", &[x, gamma], &[]);
     if is_last {
-        let (op, attrs) = move_channels(c.r.rank(given), true);
-        y = c.op(op, &[y], &attrs);
+        y = moved(c, y, given, true);
     }
     y = c.op("GroupNormalization", &[y, gamma, beta], &attrs);
     match c.int("activation", 0) {
@@ -105,8 +92,7 @@ pub(super) fn group_norm(c: &mut Call<'_, '_>, x: ValueId) -> Done {
         other => return Err(c.error(&format!("its activation {other} is neither 0 nor 1"))),
     }
     if is_last {
-        let (op, attrs) = move_channels(c.r.rank(given), false);
-        y = c.op(op, &[y], &attrs);
+        y = moved(c, y, given, false);
     }
     c.result(0, "CastLike", &[y, x], &[]);
     Ok(())

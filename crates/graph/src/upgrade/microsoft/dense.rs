@@ -166,21 +166,16 @@ pub(super) fn bias_softmax(c: &mut Call<'_, '_>) -> Done {
 /// The distance of each row of A from each row of B.
 pub(super) fn distances(c: &mut Call<'_, '_>) -> Done {
     let (a, b) = (c.need(0)?, c.need(1)?);
-    let root = match c.attrs.get("metric") {
-        None => false,
-        Some(Attr::String(s)) if s == b"sqeuclidean" => false,
-        Some(Attr::String(s)) if s == b"euclidean" => true,
+    let op = match c.attrs.get("metric") {
+        None => "ReduceSumSquare",
+        Some(Attr::String(s)) if s == b"sqeuclidean" => "ReduceSumSquare",
+        Some(Attr::String(s)) if s == b"euclidean" => "ReduceL2",
         _ => return Err(c.error("its metric must be euclidean or sqeuclidean")),
     };
     let (one, zero, two) = (c.ints(&[1]), c.ints(&[0]), c.ints(&[2]));
     let (a, b) = (c.op("Unsqueeze", &[a, one], &[]), c.op("Unsqueeze", &[b, zero], &[]));
     let difference = c.op("Sub", &[a, b], &[]);
-    let attrs = [("keepdims", Attr::Int(0))];
-    if root {
-        c.result(0, "ReduceL2", &[difference, two], &attrs);
-    } else {
-        c.result(0, "ReduceSumSquare", &[difference, two], &attrs);
-    }
+    c.result(0, op, &[difference, two], &[("keepdims", Attr::Int(0))]);
     Ok(())
 }
 

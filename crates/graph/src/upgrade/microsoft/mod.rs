@@ -104,8 +104,8 @@ pub(super) fn restate(r: &mut Rewriter<'_>, mut node: Node) -> Result<(), GraphE
             c.renamed();
             dense::grid_sample(c);
         }
-        "NhwcMaxPool" => return channels::always(c, "MaxPool"),
-        "NhwcConv" => return channels::always(c, "Conv"),
+        "NhwcMaxPool" => return channels::between(c, "MaxPool"),
+        "NhwcConv" => return channels::between(c, "Conv"),
         "QLinearConv" => return channels::conv(c),
         "GroupNorm" => {
             let x = c.need(0)?;

@@ -53,17 +53,11 @@ pub(super) fn softmax(c: &mut Call<'_, '_>) -> Done {
 pub(super) fn mean(c: &mut Call<'_, '_>) -> Done {
     let x = dequantised(c, 0)?;
     let attrs = [("keepdims", Attr::Int(c.int("keepdims", 1)))];
-    let axes = match c.attrs.get("axes") {
-        Some(Attr::Ints(axes)) => Some(axes.clone()),
-        _ => None,
-    };
-    let y = match axes {
-        Some(axes) => {
-            let axes = c.ints(&axes);
-            c.op("ReduceMean", &[x, axes], &attrs)
-        }
-        None => c.op("ReduceMean", &[x], &attrs),
-    };
+    let mut inputs = vec![x];
+    if let Some(Attr::Ints(axes)) = c.attrs.get("axes").cloned() {
+        inputs.push(c.ints(&axes));
+    }
+    let y = c.op("ReduceMean", &inputs, &attrs);
     quantised(c, y, 3)
 }
 
@@ -154,11 +148,15 @@ pub(super) fn integer_matmul(c: &mut Call<'_, '_>) -> Done {
     Ok(())
 }
 
+/// The type of packed integers of 4 or 8 bits.
+fn unsigned(bits: i64) -> DType {
+    if bits == 4 { DType::U4 } else { DType::U8 }
+}
+
 /// Constant bytes read as a tensor of 4 or 8 bits, low bits first, which is how ONNX packs them.
 fn packed(c: &Call<'_, '_>, v: ValueId, bits: i64, shape: &[usize]) -> Option<Tensor> {
     let bytes = c.r.content(v)?.as_slice::<u8>().ok()?;
-    let dtype = if bits == 4 { DType::U4 } else { DType::U8 };
-    Tensor::from_le_bytes(dtype, shape, bytes).ok()
+    Tensor::from_le_bytes(unsigned(bits), shape, bytes).ok()
 }
 
 /// A times the transpose of a matrix [N, K] of 4 or 8 bits with a scale and zero point for each block of K.
@@ -185,8 +183,8 @@ pub(super) fn matmul_bits(c: &mut Call<'_, '_>) -> Done {
         None => {
             let middle =
                 vec![if bits == 4 { 0x88u8 } else { 0x80 }; (n * blocks * bits as usize).div_ceil(8)];
-            let dtype = if bits == 4 { DType::U4 } else { DType::U8 };
-            let zeros = Tensor::from_le_bytes(dtype, &[n, blocks], &trimmed(middle, bits, n * blocks));
+            let zeros =
+                Tensor::from_le_bytes(unsigned(bits), &[n, blocks], &trimmed(middle, bits, n * blocks));
             let zeros = zeros.map_err(|e| c.error(&e.to_string()))?;
             c.r.constant(zeros)
         }
@@ -264,8 +262,7 @@ pub(super) fn gather(c: &mut Call<'_, '_>) -> Done {
                 c.op("Slice", &[all, zero, end, last], &[])
             }
             None => {
-                let dtype = if bits == 4 { DType::U4 } else { DType::U8 };
-                let middle = Tensor::from_le_bytes(dtype, &[1], &[if bits == 4 { 8 } else { 128 }]);
+                let middle = Tensor::from_le_bytes(unsigned(bits), &[1], &[if bits == 4 { 8 } else { 128 }]);
                 let middle = middle.map_err(|e| c.error(&e.to_string()))?;
                 let middle = c.r.constant(middle);
                 let shape = c.op("Shape", &[scales], &[]);
