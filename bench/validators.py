@@ -105,6 +105,15 @@ class Validator:
         except (ValueError, subprocess.CalledProcessError):
             return -1
 
+    def price(self, base, quote):
+        """`latest(string,string)` of the price feed: the price, and its minute."""
+        words = [(64).to_bytes(32, "big"), (128).to_bytes(32, "big")]
+        for text in (base, quote):
+            words += [len(text).to_bytes(32, "big"), text.encode().ljust(32, b"\0")]
+        call = {"to": "0x" + "f5".rjust(40, "0"), "data": "0x234d519c" + b"".join(words).hex()}
+        answer = self.rpc("eth_call", call, "latest")[2:]
+        return int(answer[:64], 16) / 10**18, int(answer[64:], 16)
+
     def block(self, number):
         return self.rpc("eth_getBlockByNumber", hex(number), False)
 
@@ -166,11 +175,19 @@ def main():
         sh(ISOBIT, "genesis", "new", "--out", WORK, "--validators", "4", "--alloc", f"{address}=1000000")
         wallet = Wallet(f"{WORK}/wallet")
         validators = [Validator(i) for i in range(1, 5)]
-        for v in validators:
-            v.start()
+        # Each has a market of its own, and one is out of its mind.
+        for v, price in zip(validators, ["3000.5", "3010.25", "3020", "0.01"]):
+            with open(f"{WORK}/prices-{v.i}.json", "w") as prices:
+                json.dump({"ETH/USD": price}, prices)
+            v.start("--prices", prices.name)
         took = wait("the first block", lambda: all(v.height() >= 0 for v in validators))
         assert wallet.send(validators[0])
         row("four processes start and agree on a transfer", f"height {agree(validators, wallet)}")
+
+        wait("a price", lambda: all(v.price("ETH", "USD")[1] > 0 for v in validators), 120)
+        seen = {v.price("ETH", "USD")[0] for v in validators}
+        assert seen <= {3000.5, 3010.25}, seen
+        row("a price that they agree on, though one says 0.01", f"{' and '.join(map(str, sorted(seen)))}")
 
         start = time.time()
         for k in range(10):

@@ -13,6 +13,7 @@ mod opengradient;
 mod pool;
 mod precompile;
 mod predeploys;
+mod prices;
 mod sign;
 mod slots;
 mod snapshot;
@@ -30,5 +31,6 @@ pub use opengradient::{HUB, Missing, PRECOMPILE};
 pub use predeploys::{
     IInferenceTill, IWorkflowScheduler, IWrappedIso, PRICES, SCHEDULER, TILL, TransferWithAuthorization, WISO,
 };
+pub use prices::{Minute, PairPrice, SignedPrices};
 pub use sign::{Order, ledger_call, ledger_order};
 pub use store::Store;

@@ -11,7 +11,7 @@ pub const WISO: Address = address!("0x0000000000000000000000000000000000150b18")
 /// The till of inferences that are paid for by a signature (`InferenceTill.sol`).
 pub const TILL: Address = address!("0x0000000000000000000000000000000000150b19");
 
-/// Prices that an operator sets (`PriceFeed.sol`).
+/// Prices that validators report, or an operator sets (`PriceFeed.sol`).
 pub const PRICES: Address = address!("0x00000000000000000000000000000000000000f5");
 /// Workflows that are run again and again (`WorkflowScheduler.sol`).
 pub const SCHEDULER: Address = address!("0x7179724De4e7FF9271FA40C0337c7f90C0508eF6");

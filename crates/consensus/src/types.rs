@@ -10,6 +10,8 @@ use isobit_ledger::{Ballot, BallotKind};
 use isobit_proof::Key;
 use isobit_tensor::Hash;
 
+use crate::prices::Prices;
+
 /// The protocol of one chain: signatures are for it alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protocol {
@@ -294,7 +296,7 @@ impl core::Context for Protocol {
     type Timeouts = LinearTimeouts;
     type Value = BlockId;
     type Vote = Vote;
-    type Extension = ();
+    type Extension = Prices;
     type SigningScheme = Scheme;
 
     /// Each with a chance in proportion to its weight, by a hash of height and round.

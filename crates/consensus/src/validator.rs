@@ -7,19 +7,20 @@ use std::sync::Arc;
 use alloy_primitives::B256;
 use arc_malachitebft_core_consensus::{
     ConsensusMsg, Effect, Error, Input, LivenessMsg, LocallyProposedValue, Params, PeerId, ProposedValue,
-    Resumable, Resume, SignedConsensusMsg, State, ThresholdParams, process,
+    Resumable, Resume, SignedConsensusMsg, State, ThresholdParams, VoteExtensionError, process,
 };
 use arc_malachitebft_core_types::{
     CertificateError, CommitCertificate, CommitSignature, Context, ExtendedCommitCertificate, NilOrVal,
-    PolkaSignature, Round, SignedMessage, ThresholdParam, Timeout, ValidatorSet, Validity, ValueOrigin,
-    ValuePayload, ValueResponse, VoteExtensionPolicy, VoteExtensions, VoteType,
+    PolkaSignature, Round, SignedExtension, SignedMessage, ThresholdParam, Timeout, ValidatorSet, Validity,
+    ValueOrigin, ValuePayload, ValueResponse, VoteExtensionPolicy, VoteExtensions, VoteType,
 };
-use isobit_chain::{Block, Built, Chain, ChainError};
+use isobit_chain::{Block, Built, Chain, ChainError, Minute, PairPrice};
 use isobit_ledger::{SignedBallot, is_signed};
 use isobit_proof::Key;
 
 use crate::book::Book;
 use crate::disk::Disk;
+use crate::prices::{self, Prices, Report};
 use crate::types::{Addr, BlockId, Height, Members, Protocol, SignatureBytes, Vote, offer_digest, sign};
 
 /// How many inputs of later heights are kept, and how many of one height.
@@ -118,6 +119,10 @@ pub trait Effects {
     fn evidence(&mut self, first: SignedBallot, second: SignedBallot);
     /// Whether to work on the next height at once. If not, [`Validator::proceed`] does, or a message about it.
     fn goes_on(&mut self, height: u64) -> bool;
+    /// What is known of prices now.
+    fn prices(&mut self) -> Vec<PairPrice>;
+    /// The validators agree on prices, and it is this one's turn to bring them to the chain.
+    fn report(&mut self, report: Report);
 }
 
 /// A block of the present height, and what executing it came to.
@@ -245,6 +250,8 @@ impl Validator {
         self.rests = false;
         self.inputs.push_back(start_height(height, members, !log.is_empty()));
         self.run(effects)?;
+        // What was said along with a vote is said again.
+        self.state.record_recovered_own_precommit_extensions(&log);
         for input in log {
             self.inputs.push_back(input);
             self.run(effects)?;
@@ -470,8 +477,17 @@ impl Worker<'_> {
                 r.resume_with(self.decided((c.height, c.round, c.value_id), by, &members, thresholds.quorum))
             }
             Effect::VerifyExtendedCommitCertificate(c, members, thresholds, _, r) => {
+                // Who has nothing to say along with a vote may say nothing; what is said must be theirs.
+                let forged = c.commit_signatures.iter().find(|s| {
+                    s.extension.as_ref().is_some_and(|said| {
+                        !prices::is_said(said, (c.height, c.value_id), s.address, self.protocol)
+                    })
+                });
                 let by = c.commit_signatures.iter().map(|s| (s.address, s.signature));
-                r.resume_with(self.decided((c.height, c.round, c.value_id), by, &members, thresholds.quorum))
+                r.resume_with(match forged {
+                    Some(s) => Err(CertificateError::InvalidVoteExtension(s.address)),
+                    None => self.decided((c.height, c.round, c.value_id), by, &members, thresholds.quorum),
+                })
             }
             Effect::VerifyPolkaCertificate(c, members, thresholds, r) => {
                 let votes = c.polka_signatures.iter().map(|s| {
@@ -506,8 +522,13 @@ impl Worker<'_> {
                     ))
                 }))
             }
-            Effect::ExtendVote(_, _, _, _, r) => r.resume_with(None),
-            Effect::VerifyVoteExtension(_, _, _, _, _, _, r) => r.resume_with(Ok(())),
+            Effect::ExtendVote(height, _, value, _, r) => {
+                r.resume_with(Some(self.prices(value).sign((height, value), self.key, self.protocol)))
+            }
+            Effect::VerifyVoteExtension(height, _, value, by, said, _, r) => {
+                let is_said = prices::is_said(&said, (height, value), by, self.protocol);
+                r.resume_with(is_said.then_some(()).ok_or(VoteExtensionError::InvalidVoteExtension))
+            }
             // Whatever else it is, the core only waits until it is done.
             effect if lives => {
                 if let Err(e) = self.act(effect) {
@@ -556,6 +577,16 @@ impl Worker<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What is to be said of prices along with a vote for a block: once a minute, unless the chain has them.
+    fn prices(&mut self, value: BlockId) -> Prices {
+        let Some(known) = self.blocks.get(&value) else { return Prices::default() };
+        let minute = known.block.header.timestamp / 60;
+        match self.chain.head().prices_minute() {
+            Ok(reported) if minute > reported => Prices::of(minute, self.effects.prices()),
+            _ => Prices::default(),
+        }
     }
 
     /// Tells the others, after what it rests on is on disk.
@@ -662,6 +693,7 @@ impl Worker<'_> {
         extensions: VoteExtensions<Protocol>,
     ) -> Result<(), ChainError> {
         let (height, value) = (certificate.height.0, certificate.value_id);
+        let said = extensions.extensions.clone();
         let known = self.blocks.remove(&value);
         let known = known.ok_or(ChainError::Corrupt("a block was decided that is not there"))?;
         let certificate =
@@ -677,9 +709,31 @@ impl Worker<'_> {
                 None => head.execute(&known.block)?,
             };
             self.chain.commit(&built)?;
+            self.report(&known.block, &said)?;
         }
         self.blocks.clear();
         self.book.forget(height);
+        Ok(())
+    }
+
+    /// Has what the validators agree on of prices brought to the chain, if this one is to propose the next block, and there is
+    /// nothing so late yet.
+    fn report(
+        &mut self,
+        block: &Block,
+        said: &[(Addr, SignedExtension<Protocol>)],
+    ) -> Result<(), ChainError> {
+        let head = self.chain.head();
+        let height = block.header.number;
+        let at = Minute { height, block: block.hash, minute: block.header.timestamp / 60 };
+        let members = Members::after(&head)?;
+        let next = self.protocol.select_proposer(&members, Height(height + 1), Round::new(0));
+        if next.address.0 == self.key.address()
+            && at.minute > head.prices_minute()?
+            && let Some(report) = Report::of(at, said, &members)
+        {
+            self.effects.report(report);
+        }
         Ok(())
     }
 }
@@ -698,5 +752,5 @@ fn ballot_of(message: &Message) -> Option<SignedBallot> {
 }
 
 fn start_height(height: u64, members: Members, restarts: bool) -> Input<Protocol> {
-    Input::StartHeight(Height(height), members, restarts, None, VoteExtensionPolicy::Disabled)
+    Input::StartHeight(Height(height), members, restarts, None, VoteExtensionPolicy::Required)
 }

@@ -7,11 +7,12 @@ use alloy_rlp::{Decodable, Encodable, RlpDecodable, RlpEncodable};
 use arc_malachitebft_core_consensus::{Input, LivenessMsg, ProposedValue, SignedConsensusMsg};
 use arc_malachitebft_core_types::{
     ExtendedCommitCertificate, ExtendedCommitSignature, NilOrVal, PolkaCertificate, PolkaSignature, Round,
-    RoundCertificate, RoundCertificateType, RoundSignature, SignedMessage, Timeout, TimeoutKind, Validity,
-    ValueOrigin, VoteType,
+    RoundCertificate, RoundCertificateType, RoundSignature, SignedExtension, SignedMessage, Timeout,
+    TimeoutKind, Validity, ValueOrigin, VoteType,
 };
-use isobit_chain::Block;
+use isobit_chain::{Block, PairPrice};
 
+use crate::prices::{MAX_PAIRS, Prices};
 use crate::types::{Addr, BlockId, Height, Proposal, Protocol, SignatureBytes, Vote};
 use crate::validator::{Message, Offer};
 
@@ -26,6 +27,20 @@ pub struct WireError(&'static str);
 const MALFORMED: WireError = WireError("it is malformed");
 
 #[derive(RlpEncodable, RlpDecodable)]
+struct PriceRlp {
+    pair: String,
+    price: u128,
+}
+
+#[derive(RlpEncodable, RlpDecodable)]
+struct SignedPricesRlp {
+    minute: u64,
+    prices: Vec<PriceRlp>,
+    signature: Bytes,
+}
+
+#[derive(RlpEncodable, RlpDecodable)]
+#[rlp(trailing)]
 struct SignedVoteRlp {
     kind: u8,
     height: u64,
@@ -33,6 +48,7 @@ struct SignedVoteRlp {
     value: B256,
     from: Address,
     signature: Bytes,
+    said: Option<SignedPricesRlp>,
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
@@ -46,9 +62,11 @@ struct SignedProposalRlp {
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
+#[rlp(trailing)]
 struct SignerRlp {
     from: Address,
     signature: Bytes,
+    said: Option<SignedPricesRlp>,
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
@@ -151,6 +169,26 @@ fn to_kind(kind: u8) -> Result<VoteType, WireError> {
     }
 }
 
+fn from_said(said: Option<&SignedExtension<Protocol>>) -> Option<SignedPricesRlp> {
+    let said = said?;
+    let one = |p: &PairPrice| PriceRlp { pair: p.pair.clone(), price: p.price };
+    Some(SignedPricesRlp {
+        minute: said.message.minute,
+        prices: said.message.prices.iter().map(one).collect(),
+        signature: Bytes::copy_from_slice(&said.signature),
+    })
+}
+
+fn to_said(said: Option<SignedPricesRlp>) -> Result<Option<SignedExtension<Protocol>>, WireError> {
+    let Some(said) = said else { return Ok(None) };
+    if said.prices.len() > MAX_PAIRS {
+        return Err(WireError("it has too many prices"));
+    }
+    let prices = said.prices.into_iter().map(|p| PairPrice { pair: p.pair, price: p.price }).collect();
+    let prices = Prices { minute: said.minute, prices };
+    Ok(Some(SignedMessage::new(prices, to_signature(&said.signature)?)))
+}
+
 fn from_vote(vote: &SignedMessage<Protocol, Vote>) -> SignedVoteRlp {
     let message = &vote.message;
     SignedVoteRlp {
@@ -160,6 +198,7 @@ fn from_vote(vote: &SignedMessage<Protocol, Vote>) -> SignedVoteRlp {
         value: from_value(&message.value),
         from: message.from.0,
         signature: Bytes::copy_from_slice(&vote.signature),
+        said: from_said(message.extension.as_ref()),
     }
 }
 
@@ -170,7 +209,7 @@ fn to_vote(vote: SignedVoteRlp) -> Result<SignedMessage<Protocol, Vote>, WireErr
         round: to_round(vote.round)?,
         value: to_value(vote.value),
         from: Addr(vote.from),
-        extension: None,
+        extension: to_said(vote.said)?,
     };
     Ok(SignedMessage::new(message, to_signature(&vote.signature)?))
 }
@@ -199,7 +238,7 @@ fn to_proposal(proposal: SignedProposalRlp) -> Result<SignedMessage<Protocol, Pr
 }
 
 fn signer(from: Addr, signature: &SignatureBytes) -> SignerRlp {
-    SignerRlp { from: from.0, signature: Bytes::copy_from_slice(signature) }
+    SignerRlp { from: from.0, signature: Bytes::copy_from_slice(signature), said: None }
 }
 
 fn to_signers<T>(
@@ -233,16 +272,23 @@ fn to_polka(c: CertificateRlp) -> Result<PolkaCertificate<Protocol>, WireError> 
 }
 
 fn from_commit(c: &ExtendedCommitCertificate<Protocol>) -> CertificateRlp {
-    let signers = c.commit_signatures.iter().map(|s| signer(s.address, &s.signature));
+    let signers = c
+        .commit_signatures
+        .iter()
+        .map(|s| SignerRlp { said: from_said(s.extension.as_ref()), ..signer(s.address, &s.signature) });
     certificate(c.height, c.round, c.value_id, signers)
 }
 
 fn to_commit(c: CertificateRlp) -> Result<ExtendedCommitCertificate<Protocol>, WireError> {
+    let one = |s: SignerRlp| {
+        let signature = to_signature(&s.signature)?;
+        Ok(ExtendedCommitSignature::new(Addr(s.from), signature, to_said(s.said)?))
+    };
     Ok(ExtendedCommitCertificate {
         height: Height(c.height),
         round: to_round(c.round)?,
         value_id: BlockId(c.value),
-        commit_signatures: to_signers(&c.signers, |from, s| ExtendedCommitSignature::new(from, s, None))?,
+        commit_signatures: c.signers.into_iter().map(one).collect::<Result<_, _>>()?,
     })
 }
 
@@ -254,6 +300,7 @@ fn from_round_certificate(c: &RoundCertificate<Protocol>) -> RoundCertificateRlp
         value: from_value(&s.value_id),
         from: s.address.0,
         signature: Bytes::copy_from_slice(&s.signature),
+        said: None,
     });
     RoundCertificateRlp {
         height: c.height.0,
@@ -467,7 +514,7 @@ pub(crate) fn decode_number(bytes: &[u8]) -> Result<u64, WireError> {
 #[derive(Debug, Clone)]
 pub enum Gossip {
     /// A validator's word.
-    Consensus(Message),
+    Consensus(Box<Message>),
     /// Transactions that wait (EIP-2718).
     Transactions(Vec<Bytes>),
     /// The number of the sender's last block.
@@ -490,7 +537,7 @@ impl Gossip {
         Ok(match tag {
             tag::TRANSACTIONS if bytes.len() <= MAX_MESSAGE => Self::Transactions(rlp(body)?),
             tag::STATUS => Self::Status(rlp(body)?),
-            _ => Self::Consensus(Message::decode(bytes)?),
+            _ => Self::Consensus(Message::decode(bytes)?.into()),
         })
     }
 }

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use alloy_primitives::{Address, B256};
 use arc_malachitebft_core_consensus::SignedConsensusMsg;
 use arc_malachitebft_core_types::{LinearTimeouts, NilOrVal, SignedMessage, Timeout};
-use isobit_chain::{Chain, Genesis, Order, Store, ledger_order};
-use isobit_consensus::{BlockId, Disk, Effects, Message, Offer, Timer, Validator};
+use isobit_chain::{Chain, Genesis, Order, PRICES, PairPrice, Store, ledger_order};
+use isobit_consensus::{BlockId, Disk, Effects, Message, Offer, Report, Timer, Validator};
 use isobit_ledger::{Action, COIN, Params, SignedBallot};
 use isobit_numerics::rng::Rng;
 use isobit_proof::Key;
@@ -26,7 +26,7 @@ const PATIENCE: u64 = 3_600_000;
 
 #[derive(Debug, Clone)]
 enum Event {
-    Deliver(usize, Message),
+    Deliver(usize, Box<Message>),
     Elapsed(usize, u64, Timeout),
     Restart(usize),
     Cut,
@@ -57,9 +57,14 @@ struct World {
     accused: BTreeSet<(usize, Address)>,
     /// Blocks that the liar has spoilt, by the hash of the good one.
     spoilt: BTreeMap<B256, B256>,
+    /// What validators agree on of prices, and whose turn it is to bring it to the chain.
+    reports: Vec<(usize, Report)>,
     trace: u64,
     flood: u8,
 }
+
+/// What the honest say of a pair in the simulation, and whoever lies: far from it.
+const HONEST: std::ops::RangeInclusive<u128> = 3_000..=3_100;
 
 impl World {
     fn at(&mut self, delay: u64, event: Event) {
@@ -85,9 +90,9 @@ impl World {
         } else {
             message
         };
-        self.at(delay, Event::Deliver(to, message.clone()));
+        self.at(delay, Event::Deliver(to, message.clone().into()));
         if self.faults && self.rng.below(50) == 0 {
-            self.at(delay + 40, Event::Deliver(to, message)); // twice
+            self.at(delay + 40, Event::Deliver(to, message.into())); // twice
         }
     }
 }
@@ -178,6 +183,20 @@ impl Effects for Hands<'_> {
     fn goes_on(&mut self, _: u64) -> bool {
         self.world.rng.below(2) == 0
     }
+
+    /// Each sees a market of its own, and sometimes none.
+    fn prices(&mut self) -> Vec<PairPrice> {
+        let price = match (self.liar, self.world.rng.below(8)) {
+            (_, 0) => return Vec::new(),
+            (Some(_), n) => [1, i128::MAX.unsigned_abs()][n % 2],
+            (None, _) => HONEST.start() + self.world.rng.below(101) as u128,
+        };
+        ["ETH/USD", "BTC/USD"].map(|pair| PairPrice { pair: pair.into(), price }).to_vec()
+    }
+
+    fn report(&mut self, report: Report) {
+        self.world.reports.push((self.me, report));
+    }
 }
 
 impl World {
@@ -239,6 +258,8 @@ struct Outcome {
     accepted: usize,
     liar_seen_by: usize,
     slashed: usize,
+    /// Prices on the chain.
+    prices: usize,
     blocks: Vec<B256>,
 }
 
@@ -306,6 +327,7 @@ fn simulate(case: Case) -> Outcome {
         evidence: BTreeMap::new(),
         accused: BTreeSet::new(),
         spoilt: BTreeMap::new(),
+        reports: Vec::new(),
         trace: 0,
         flood,
         rng,
@@ -355,9 +377,19 @@ fn simulate(case: Case) -> Outcome {
             let (first, second) = world.evidence[&at];
             let mut order = ledger_order(&Action::Accuse { first, second }, &genesis.params);
             (order.gas, order.max_fee_per_gas) = (300_000, 1_000_000_000);
+            order.nonce = validators[at.0].chain().pending_nonce(keys[at.0].address()).unwrap();
             let (hash, raw) = order.sign(&keys[at.0], 1729);
+            let _ = validators[at.0].chain().submit(&raw); // it is gossiped until it is in a block
             accepted.push((raw.to_vec(), hash));
             world.accused.insert(at);
+            world.at(1, Event::Gossip);
+        }
+        for (me, report) in std::mem::take(&mut world.reports) {
+            let chain = validators[me].chain();
+            let (hash, raw) =
+                report.transaction(chain, &keys[me]).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            chain.submit(&raw).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            accepted.push((raw.to_vec(), hash));
             world.at(1, Event::Gossip);
         }
         world.trace = world.trace.wrapping_mul(0x0100_0000_01b3) ^ (time << 8 | id as u64 & 0xff);
@@ -382,7 +414,7 @@ fn simulate(case: Case) -> Outcome {
             let mut hands =
                 Hands { world: &mut world, me, n, life, dead: false, liar: lies.then(|| &keys[me]) };
             let done = match event {
-                Event::Deliver(_, message) => validators[me].receive(message, &mut hands),
+                Event::Deliver(_, message) => validators[me].receive(*message, &mut hands),
                 Event::Elapsed(_, _, timeout) => validators[me].elapsed(timeout, &mut hands),
                 _ => unreachable!("matched before"),
             };
@@ -490,6 +522,19 @@ fn simulate(case: Case) -> Outcome {
             .check_coins()
             .unwrap_or_else(|e| panic!("seed {seed}: validator {i}: {e}"));
     }
+    // Every price is one that an honest validator saw.
+    let (first, _) =
+        (0..n).filter(|&i| honest(i)).map(|i| (i, height(&validators[i]))).max_by_key(|v| v.1).unwrap();
+    let store = validators[first].chain().store();
+    for number in 1..=tallest {
+        for log in
+            store.receipts(number).unwrap().iter().flat_map(|r| r.logs()).filter(|l| l.address == PRICES)
+        {
+            let price = u128::from_be_bytes(log.data.data[48..64].try_into().unwrap());
+            assert!(HONEST.contains(&price), "seed {seed}: a price of {price}");
+            outcome.prices += 1;
+        }
+    }
     let liar = liar.map(|l| keys[l].address());
     for (_, of) in world.evidence.keys() {
         assert_eq!(Some(*of), liar, "seed {seed}: an honest validator is accused");
@@ -542,18 +587,20 @@ fn no_forks_no_stops_nothing_lost() {
     });
     let sum = |f: fn(&Outcome) -> usize| all.iter().map(f).sum::<usize>();
     println!(
-        "{} seeds: {} heights, {} crashes, {} partitions, {} transactions; equivocators accused {} times, slashed in {} runs",
+        "{} seeds: {} heights, {} crashes, {} partitions, {} transactions, {} prices; equivocators accused {} times, slashed in {} runs",
         all.len(),
         sum(|o| o.heights as usize),
         sum(|o| o.crashes),
         sum(|o| o.partitions),
         sum(|o| o.accepted),
+        sum(|o| o.prices),
         sum(|o| o.liar_seen_by),
         sum(|o| o.slashed)
     );
     if all.len() >= 100 {
         assert!(
             sum(|o| o.crashes) > all.len()
+                && sum(|o| o.prices) > all.len()
                 && sum(|o| o.partitions) > all.len()
                 && sum(|o| o.liar_seen_by) > 0
                 && sum(|o| o.slashed) > 0
@@ -584,6 +631,12 @@ fn one_validator_is_the_solo_chain() {
         }
         fn goes_on(&mut self, _: u64) -> bool {
             true
+        }
+        fn prices(&mut self) -> Vec<PairPrice> {
+            Vec::new()
+        }
+        fn report(&mut self, _: Report) {
+            panic!("it has said nothing");
         }
     }
     for (nonce, user) in (0..4).flat_map(|n| users.iter().map(move |u| (n, u))) {

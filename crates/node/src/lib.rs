@@ -24,6 +24,7 @@ mod network;
 mod objects;
 mod opengradient;
 mod payments;
+mod prices;
 mod remote;
 mod serving;
 mod sessions;
@@ -41,7 +42,8 @@ pub use objects::{
     Client, fetch_model, fetch_tensors, is_registered, publish_model, store_tensors, wait_for_job,
 };
 pub use payments::Till;
+pub use prices::{PriceSource, price_source};
 pub use remote::Remote;
 pub use serving::Serving;
-pub use validators::Blocks;
+pub use validators::{Blocks, Making};
 pub use worker::{Honest, Run, Worker};

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use isobit_chain::{Chain, Genesis, Sequencing};
 use isobit_hub::BlobStore;
@@ -14,7 +13,7 @@ use isobit_runtime::{KernelSet, Options};
 
 use crate::broker::Broker;
 use crate::keeper::Keeper;
-use crate::validators::{Blocks, Validators};
+use crate::validators::{Blocks, Making, Validators};
 use crate::{Client, Gateway, Honest, Local, ModelHub, NodeError, Run, Till, Worker};
 
 /// Coins of the wallet of a new network, in base units.
@@ -51,14 +50,12 @@ impl std::fmt::Debug for Network {
 
 impl Network {
     /// Opens the network in a folder, or founds one there: a wallet with a million coins, and a node with a stake for
-    /// each kernel set given, unless there is a `genesis.json` that says otherwise. There is a block whenever transactions
-    /// wait, and `block_time` since the last one has passed. Keys are in `keys/`, readable by their owner alone, new ones
-    /// encrypted if there is a password.
+    /// each kernel set given, unless there is a `genesis.json` that says otherwise. Keys are in `keys/`, readable by their owner
+    /// alone, new ones encrypted if there is a password.
     pub fn open(
         dir: &Path,
         sets: &[KernelSet],
-        blocks: &Blocks,
-        block_time: Duration,
+        how: &Making,
         password: Option<&str>,
     ) -> Result<Self, NodeError> {
         let keys = dir.join("keys");
@@ -70,7 +67,7 @@ impl Network {
             .map(|(i, &set)| Ok((Self::key(&keys, &format!("node-{}", i + 1), password)?, set)))
             .collect::<Result<Vec<_>, NodeError>>()?;
         if !dir.join(GENESIS).exists() {
-            let wanted = if let Blocks::Here(n) = blocks { *n } else { 0 };
+            let wanted = if let Blocks::Here(n) = how.blocks { n } else { 0 };
             let validators = (1..=wanted)
                 .map(|i| Self::key(&keys, &format!("validator-{i}"), password))
                 .collect::<Result<Vec<_>, _>>()?;
@@ -83,7 +80,7 @@ impl Network {
             write_genesis(dir, &genesis)?;
         }
         let chain = Arc::new(Self::chain(dir)?);
-        let validators = Self::make_blocks(dir, &chain, blocks, block_time, &wallet, password)?;
+        let validators = Self::make_blocks(dir, &chain, how, &wallet, password)?;
         let local = Local { chain, blobs: BlobStore::open(&dir.join("blobs"))? };
         let stop = Arc::new(AtomicBool::new(false));
         let mut network = Self {
@@ -106,28 +103,33 @@ impl Network {
     fn make_blocks(
         dir: &Path,
         chain: &Arc<Chain>,
-        blocks: &Blocks,
-        block_time: Duration,
+        how: &Making,
         wallet: &Key,
         password: Option<&str>,
     ) -> Result<Validators, NodeError> {
         let (keys, folder) = (dir.join("keys"), dir.join("chain"));
         let founded = chain.genesis().validators.len();
         let refuse = |why: String| Err(NodeError::Refused(why));
-        match blocks {
+        if how.prices.is_some() && founded == 0 {
+            return refuse(
+                "prices are said by validators, and this network was founded without; its price operator can post candles (docs/operating.md)"
+                    .into(),
+            );
+        }
+        match &how.blocks {
             Blocks::WithPeers { .. } if founded == 0 => refuse(
                 "this network was founded with one sequencer, and has no validators; run it without --p2p"
                     .into(),
             ),
             Blocks::WithPeers { listen, peers } => {
                 let key = Self::key(&keys, "validator", password)?;
-                Validators::with_peers(&folder, &key, chain, (listen, peers), block_time)
+                Validators::with_peers(&folder, &key, chain, (listen, peers), how)
             }
             Blocks::Here(n) if usize::from(*n) != founded => refuse(format!(
                 "this network was founded with {founded} validators; run it without --validators, or give another --data"
             )),
             _ if founded == 0 => {
-                chain.sequence(Sequencing { block_time, beneficiary: wallet.address() })?;
+                chain.sequence(Sequencing { block_time: how.block_time, beneficiary: wallet.address() })?;
                 Ok(Validators::default())
             }
             _ => {
@@ -150,7 +152,7 @@ impl Network {
                         }
                     });
                 }
-                Validators::all_here(&all, block_time)
+                Validators::all_here(&all, how)
             }
         }
     }

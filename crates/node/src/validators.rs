@@ -7,7 +7,7 @@ use std::time::Duration;
 use isobit_chain::Chain;
 use isobit_proof::Key;
 
-use crate::NodeError;
+use crate::{NodeError, PriceSource};
 
 /// Who makes the blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,30 @@ pub enum Blocks {
     },
 }
 
+/// How blocks are made.
+#[derive(Clone)]
+pub struct Making {
+    /// By whom.
+    pub blocks: Blocks,
+    /// Least time between two blocks. There is one whenever there is something to be in it.
+    pub block_time: Duration,
+    /// Where the validators of this process have prices from, to say along with their votes.
+    pub prices: Option<PriceSource>,
+}
+
+impl Making {
+    /// Blocks as founded, and no prices.
+    pub fn as_founded(block_time: Duration) -> Self {
+        Self { blocks: Blocks::AsFounded, block_time, prices: None }
+    }
+}
+
+impl std::fmt::Debug for Making {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} every {:?}", self.blocks, self.block_time)
+    }
+}
+
 /// Running validators.
 #[derive(Debug, Default)]
 pub(crate) struct Validators {
@@ -36,7 +60,7 @@ pub(crate) struct Validators {
 mod running {
     use isobit_consensus::{Config, Disk, Engine, Multiaddr};
 
-    use super::{Arc, Chain, Duration, Key, NodeError, Path, Validators};
+    use super::{Arc, Chain, Key, Making, NodeError, Path, Validators};
 
     fn address(text: &str) -> Result<Multiaddr, NodeError> {
         text.parse().map_err(|e| {
@@ -51,6 +75,10 @@ mod running {
         Ok(address.port())
     }
 
+    fn configure(listen: Multiaddr, peers: Vec<Multiaddr>, how: &Making) -> Config {
+        Config { prices: how.prices.clone(), ..Config::new(listen, peers, how.block_time) }
+    }
+
     fn start(folder: &Path, key: &Key, chain: &Arc<Chain>, config: &Config) -> Result<Engine, NodeError> {
         let disk = Disk::open(&folder.join("consensus.redb"))?;
         Ok(Engine::start(key.clone(), chain.clone(), disk, config)?)
@@ -63,17 +91,17 @@ mod running {
             key: &Key,
             chain: &Arc<Chain>,
             (listen, peers): (&str, &[String]),
-            block_time: Duration,
+            how: &Making,
         ) -> Result<Self, NodeError> {
             let peers = peers.iter().map(|p| address(p)).collect::<Result<_, _>>()?;
-            let config = Config::new(address(listen)?, peers, block_time);
+            let config = configure(address(listen)?, peers, how);
             Ok(Self { engines: vec![start(folder, key, chain, &config)?] })
         }
 
         /// All of a network, each with its own chain on its own disk.
         pub(crate) fn all_here(
             all: &[(std::path::PathBuf, Key, Arc<Chain>)],
-            block_time: Duration,
+            how: &Making,
         ) -> Result<Self, NodeError> {
             let ports = all.iter().map(|_| free_port()).collect::<Result<Vec<_>, _>>()?;
             let addresses: Vec<Multiaddr> = ports
@@ -81,7 +109,7 @@ mod running {
                 .map(|p| address(&format!("/ip4/127.0.0.1/tcp/{p}")))
                 .collect::<Result<_, _>>()?;
             let one = |(i, (folder, key, chain)): (usize, &(std::path::PathBuf, Key, Arc<Chain>))| {
-                let config = Config::new(addresses[i].clone(), addresses[..i].to_vec(), block_time);
+                let config = configure(addresses[i].clone(), addresses[..i].to_vec(), how);
                 start(folder, key, chain, &config)
             };
             Ok(Self { engines: all.iter().enumerate().map(one).collect::<Result<_, _>>()? })
@@ -100,7 +128,7 @@ mod running {
 
 #[cfg(not(feature = "bft"))]
 mod running {
-    use super::{Arc, Chain, Duration, Key, NodeError, Path, Validators};
+    use super::{Arc, Chain, Key, Making, NodeError, Path, Validators};
 
     const WITHOUT: &str = "this program was built without validators; build it with `--features bft`";
 
@@ -110,14 +138,14 @@ mod running {
             _: &Key,
             _: &Arc<Chain>,
             _: (&str, &[String]),
-            _: Duration,
+            _: &Making,
         ) -> Result<Self, NodeError> {
             Err(NodeError::Refused(WITHOUT.into()))
         }
 
         pub(crate) fn all_here(
             _: &[(std::path::PathBuf, Key, Arc<Chain>)],
-            _: Duration,
+            _: &Making,
         ) -> Result<Self, NodeError> {
             Err(NodeError::Refused(WITHOUT.into()))
         }

@@ -3,6 +3,7 @@
 mod crash;
 mod jobs;
 mod play;
+mod prices;
 mod snapshot;
 mod till;
 mod world;

@@ -6,7 +6,7 @@ use alloy_primitives::Address;
 use anyhow::{Context, Result, ensure};
 use isobit_graph::ModelObject;
 use isobit_ledger::{COIN, End, Job, Phase};
-use isobit_node::{Blocks, Client, Gateway, Network, Run, fetch_tensors, publish_model, store_tensors};
+use isobit_node::{Client, Gateway, Making, Network, Run, fetch_tensors, publish_model, store_tensors};
 use isobit_proof::Key;
 use isobit_runtime::KernelSet;
 use isobit_tensor::{Hash, Tensor};
@@ -50,7 +50,7 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let start = Instant::now();
     let dir = tempfile::tempdir().context("no temporary folder")?;
     let sets = unlike_sets();
-    let mut network = Network::open(dir.path(), &sets, &Blocks::AsFounded, Duration::ZERO, None)?;
+    let mut network = Network::open(dir.path(), &sets, &Making::as_founded(Duration::ZERO), None)?;
     let names = sets.iter().map(|s| s.name()).collect::<Vec<_>>().join(", ");
     say(&format!("network   one hub, one ledger, {} nodes with kernel sets {names}", sets.len()));
 

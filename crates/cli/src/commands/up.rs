@@ -3,7 +3,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use isobit_node::{Blocks, Faucet, Network, Offers, Serving, read_genesis, serve, write_genesis};
+use isobit_node::{
+    Blocks, Faucet, Making, Network, Offers, Serving, price_source, read_genesis, serve, write_genesis,
+};
 use isobit_runtime::KernelSet;
 
 use crate::{coins, home, output};
@@ -58,6 +60,10 @@ pub(crate) struct Args {
     /// Run workflows of the scheduler that are due. The key keys/keeper.key pays the gas, and the wallet fills it up.
     #[arg(long)]
     keeper: bool,
+    /// Prices that the validators of this process say along with their votes: a file, or http:// of a program that asks the markets.
+    /// Either is JSON like {"ETH/USD": "3012.55"}, at most two minutes old. The median by stake is on the chain at 0xF5.
+    #[arg(long, value_name = "FILE|URL")]
+    prices: Option<String>,
     /// Least time between two blocks, in milliseconds. Wallets expect 300 or more.
     #[arg(long, default_value_t = 300, value_name = "MS")]
     block_time: u64,
@@ -90,7 +96,9 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         (None, None) => Blocks::AsFounded,
     };
     let password = password.as_deref().map(String::as_str);
-    let mut network = Network::open(&dir, &vec![best; usize::from(nodes)], &blocks, block_time, password)?;
+    let prices = args.prices.as_deref().map(price_source).transpose()?;
+    let how = Making { blocks, block_time, prices };
+    let mut network = Network::open(&dir, &vec![best; usize::from(nodes)], &how, password)?;
     if args.keeper {
         network.keep(password)?;
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_malachitebft_core_types::LinearTimeouts;
 pub use arc_malachitebft_network::Multiaddr;
-use isobit_chain::{Chain, ChainError};
+use isobit_chain::{Chain, ChainError, PairPrice};
 use isobit_proof::Key;
 use tokio::sync::mpsc;
 
@@ -22,8 +22,11 @@ use worker::{In, Worker};
 /// How many messages wait for the deciding thread; what comes beyond is dropped, and said again by whoever needs an answer.
 const QUEUE: usize = 4_096;
 
+/// What is known of prices, asked for at each block of a minute of which the chain has none.
+pub type PriceSource = Arc<dyn Fn() -> Vec<PairPrice> + Send + Sync>;
+
 /// Where the others are, and how fast blocks follow each other.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// Address to listen on, as `/ip4/0.0.0.0/tcp/7471`.
     pub listen: Multiaddr,
@@ -33,6 +36,14 @@ pub struct Config {
     pub block_time: Duration,
     /// How long a round's steps are waited for.
     pub timeouts: LinearTimeouts,
+    /// Where this validator has prices from, if it has any.
+    pub prices: Option<PriceSource>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Config to listen on {} with {} peers", self.listen, self.peers.len())
+    }
 }
 
 impl Config {
@@ -49,7 +60,7 @@ impl Config {
             rebroadcast: ms(2_000),
             ..LinearTimeouts::default()
         };
-        Self { listen, peers, block_time, timeouts }
+        Self { listen, peers, block_time, timeouts, prices: None }
     }
 }
 

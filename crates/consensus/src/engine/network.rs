@@ -64,8 +64,11 @@ impl Outbox {
     /// Tells everybody. If more waits than the network takes it is lost, as anything may be on the way.
     pub(super) fn gossip(&self, gossip: &Gossip) {
         let channel = match gossip {
-            Gossip::Consensus(Message::Offer(_)) => Channel::ProposalParts,
-            Gossip::Consensus(Message::Consensus(_)) => Channel::Consensus,
+            Gossip::Consensus(message) => match **message {
+                Message::Offer(_) => Channel::ProposalParts,
+                Message::Consensus(_) => Channel::Consensus,
+                _ => Channel::Liveness,
+            },
             _ => Channel::Liveness,
         };
         let _ = self.out.try_send(Out::Gossip(channel, gossip.encode()));
@@ -246,8 +249,10 @@ impl Incoming {
 
     fn gossip(&self, peer: PeerId, bytes: &[u8]) {
         match Gossip::decode(bytes) {
-            Ok(Gossip::Consensus(Message::Decided { .. })) => {} // only who asked gets them
-            Ok(Gossip::Consensus(message)) => self.tell(In::Message(message)),
+            Ok(Gossip::Consensus(message)) => match *message {
+                Message::Decided { .. } => {} // only who asked gets them
+                message => self.tell(In::Message(message)),
+            },
             Ok(Gossip::Status(head)) => self.tell(In::Status(peer, head)),
             Ok(Gossip::Transactions(all)) => {
                 let taken = all.iter().filter(|raw| self.chain.take_in(raw).is_ok()).count();

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, Bytes};
 use arc_malachitebft_core_types::{LinearTimeouts, Timeout};
 use arc_malachitebft_network::PeerId;
-use isobit_chain::{Chain, ChainError, ledger_order};
+use isobit_chain::{Chain, ChainError, PairPrice, ledger_order};
 use isobit_ledger::{Action, SignedBallot};
 use isobit_proof::Key;
 use tokio::sync::mpsc::Receiver;
 
-use super::Config;
 use super::network::{Outbox, Request};
+use super::{Config, PriceSource};
+use crate::prices::Report;
 use crate::validator::{Effects, Message, Timer, Validator};
 use crate::wire::Gossip;
 
@@ -69,11 +70,15 @@ struct Hands {
     /// Evidence that was not made an accusation of yet.
     evidence: Vec<(SignedBallot, SignedBallot)>,
     accused: BTreeSet<Address>,
+    /// Where prices come from.
+    source: Option<PriceSource>,
+    /// What is to be brought to the chain.
+    report: Option<Report>,
 }
 
 impl Effects for Hands {
     fn broadcast(&mut self, message: Message) {
-        self.outbox.gossip(&Gossip::Consensus(message));
+        self.outbox.gossip(&Gossip::Consensus(message.into()));
     }
 
     fn timer(&mut self, timer: Timer) {
@@ -104,6 +109,14 @@ impl Effects for Hands {
     fn goes_on(&mut self, _: u64) -> bool {
         false
     }
+
+    fn prices(&mut self) -> Vec<PairPrice> {
+        self.source.as_ref().map(|prices| prices()).unwrap_or_default()
+    }
+
+    fn report(&mut self, report: Report) {
+        self.report = Some(report);
+    }
 }
 
 impl Worker {
@@ -118,6 +131,8 @@ impl Worker {
                 timers: BTreeMap::new(),
                 evidence: Vec::new(),
                 accused: BTreeSet::new(),
+                source: config.prices.clone(),
+                report: None,
             },
             block_time: config.block_time,
             last_block: now,
@@ -161,6 +176,9 @@ impl Worker {
             for (first, second) in std::mem::take(&mut self.hands.evidence) {
                 self.accuse(first, second);
             }
+            if let Some(report) = self.hands.report.take() {
+                self.bring(&report);
+            }
         }
     }
 
@@ -176,12 +194,22 @@ impl Worker {
         if !self.validator.rests() {
             return None;
         }
-        let wait = self.validator.chain().due_in()?;
+        let wait = match self.validator.chain().due_in() {
+            None if self.has_news() => Duration::ZERO,
+            due => due?,
+        };
         if wait.is_zero() {
             self.work_since.get_or_insert_with(Instant::now);
         }
         let since = self.work_since.map_or(self.last_block, |since| since.max(self.last_block));
         Some((self.last_block + wait).max(since + self.block_time))
+    }
+
+    /// Whether there are prices of a minute in which there was no block.
+    fn has_news(&mut self) -> bool {
+        let minute = self.hands.now() / 60;
+        let last = self.validator.chain().head().header.timestamp / 60;
+        minute > last && !self.hands.prices().is_empty()
     }
 
     fn elapse(&mut self) -> Result<(), ChainError> {
@@ -257,6 +285,16 @@ impl Worker {
             }
         }
         Ok(answer)
+    }
+
+    /// Brings prices to the chain.
+    fn bring(&self, report: &Report) {
+        let chain = self.validator.chain();
+        let done = report.transaction(chain, &self.hands.key).and_then(|(_, raw)| chain.submit(&raw));
+        match done {
+            Ok(_) => tracing::debug!("prices of {} pairs are on their way", report.pairs.len()),
+            Err(e) => tracing::warn!("prices could not be brought to the chain: {e}"),
+        }
     }
 
     /// Puts what a validator contradicted itself with on the ledger, which pays a share of its stake for it.

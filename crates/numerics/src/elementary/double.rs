@@ -1,6 +1,6 @@
 //! Elementary functions of f64. These programs define the bits: they use basic arithmetic and fused multiply-adds
-//! only, so they give the same ones everywhere. Each computes about 95 bits and rounds once, subnormal results too. On ten
-//! million to a billion random and special arguments each gave the correctly rounded result every time (EXHAUSTIVE.md), which is no
+//! only, so they give the same ones everywhere. Each computes about 95 bits and rounds once, subnormal results too. On a
+//! billion random and special arguments each gave the correctly rounded result every time (EXHAUSTIVE.md), which is no
 //! proof that it always does.
 //! `cargo run --release -p isobit-numerics --example sampled` repeats that.
 
