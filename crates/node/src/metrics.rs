@@ -35,6 +35,11 @@ pub(crate) fn text(local: &Local) -> Result<String, NodeError> {
     gauge("jobs_open", "Jobs in progress", status.jobs as i64);
     gauge("nodes_active", "Nodes that can be drawn", status.active_nodes as i64);
     gauge("validators", "Who votes on the next block; 0 with one sequencer", head.validators().len() as i64);
+    gauge(
+        "prices_timestamp_seconds",
+        "Minute of the last prices that validators have reported, seconds since 1970; 0 if they never have",
+        signed(head.prices_minute()? * 60),
+    );
     gauge("models", "Models published", status.models as i64);
     let locked = Real::default();
     locked.set(head.balance(LEDGER)? as f64 / 1e18);

@@ -165,7 +165,7 @@ impl Drop for Carrier {
 fn settings(chain: &Chain, config: &Config) -> arc_malachitebft_network::Config {
     // Chains that differ in anything do not even talk.
     let id = format!("{}/{}", chain.genesis().params.chain_id, chain.genesis().commitment());
-    let name = |what: &str| format!("/isobit/{what}/1/{id}");
+    let name = |what: &str| format!("/isobit/{what}/2/{id}");
     let discovery = DiscoveryConfig {
         enabled: false,
         max_connections_per_ip: 64,
