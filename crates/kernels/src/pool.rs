@@ -31,6 +31,16 @@ impl Pool2d {
         (i < self.input[d]).then_some(i)
     }
 
+    /// Whether the windows lie side by side and cover the image.
+    fn is_tiling(&self) -> bool {
+        let covers = |d: usize| self.output[d] * self.strides[d] == self.input[d];
+        self.kernel == self.strides
+            && self.pads == [0, 0]
+            && covers(0)
+            && covers(1)
+            && (self.dilations == [1, 1] || self.kernel == [1, 1])
+    }
+
     fn planes(&self, x: usize, y: usize) -> (usize, usize) {
         let (plane, pixels) = (self.input[0] * self.input[1], self.output[0] * self.output[1]);
         assert!(pixels > 0 && y.is_multiple_of(pixels) && x == y / pixels * plane);
@@ -48,11 +58,49 @@ pub fn max_pool(exec: Exec<'_>, p: &Pool2d, x: &[f32], y: &mut [f32]) {
         return;
     }
     let (plane, pixels) = p.planes(x.len(), y.len());
+    let tiles = p.is_tiling() && p.input[1] <= COLUMNS;
     crate::rows(exec, y, pixels, 1 << 12, |first, part| {
+        if tiles {
+            let x = &x[first * plane..][..part.len() / pixels * plane];
+            return max_tiles(exec.set(), p.kernel, p.input[1], x, part);
+        }
         for (i, y) in part.chunks_exact_mut(pixels).enumerate() {
             max_plane(exec.set(), p, &x[(first + i) * plane..][..plane], y);
         }
     });
+}
+
+/// Elements of the columns of some rows of windows.
+const COLUMNS: usize = 1024;
+
+crate::dispatch::multiversion! {
+    /// Windows that lie side by side: rows of windows follow each other through all planes, so that narrow planes are no short
+    /// loops. The largest down each column first.
+    fn max_tiles(kernel: [usize; 2], w: usize, x: &[f32], y: &mut [f32]) {
+        let mut columns = [0.0f32; COLUMNS];
+        let rows = COLUMNS / w;
+        let bands = x.chunks(rows * kernel[0] * w).zip(y.chunks_mut(rows * w / kernel[1]));
+        for (x, y) in bands {
+            let columns = &mut columns[..y.len() * kernel[1]];
+            for (columns, x) in columns.chunks_exact_mut(w).zip(x.chunks_exact(kernel[0] * w)) {
+                columns.fill(f32::NEG_INFINITY);
+                for x in x.chunks_exact(w) {
+                    for (c, &x) in columns.iter_mut().zip(x) {
+                        *c = num::max(*c, x);
+                    }
+                }
+            }
+            if kernel[1] == 2 {
+                for (y, pair) in y.iter_mut().zip(columns.chunks_exact(2)) {
+                    *y = num::max(pair[0], pair[1]);
+                }
+            } else {
+                for (y, run) in y.iter_mut().zip(columns.chunks_exact(kernel[1])) {
+                    *y = run.iter().fold(f32::NEG_INFINITY, |y, &x| num::max(y, x));
+                }
+            }
+        }
+    }
 }
 
 crate::dispatch::multiversion! {

@@ -297,8 +297,13 @@ fn convolutions() {
 
 #[test]
 fn pooling() {
-    cases("pool", 100, |rng| {
-        let Some(p) = window(rng) else { return };
+    cases("pool", 200, |rng| {
+        let Some(mut p) = window(rng) else { return };
+        if rng.below(2) == 0 {
+            // Side by side.
+            (p.strides, p.dilations, p.pads, p.pads_after) = (p.kernel, [1, 1], [0, 0], [0, 0]);
+            p.input = [0, 1].map(|d| p.kernel[d] * p.output[d]);
+        }
         let planes = 1 + rng.below(4);
         let x = elements(rng, planes * p.input[0] * p.input[1]);
         let pixels = p.output[0] * p.output[1];
