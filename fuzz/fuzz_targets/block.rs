@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     static CHAIN: OnceLock<Chain> = OnceLock::new();
     let chain = CHAIN.get_or_init(|| {
-        let store = Store::with_backend(redb::backends::InMemoryBackend::new()).expect("memory");
+        let store = Store::in_memory().expect("memory");
         Chain::in_store(store, Genesis::new(Params::default(), [])).expect("a chain")
     });
     if let Ok(block) = Block::decode(bytes) {

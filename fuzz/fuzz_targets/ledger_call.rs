@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
     static CHAIN: OnceLock<Chain> = OnceLock::new();
     let from = alloy_primitives::Address::repeat_byte(1);
     let chain = CHAIN.get_or_init(|| {
-        let store = Store::with_backend(redb::backends::InMemoryBackend::new()).expect("memory");
+        let store = Store::in_memory().expect("memory");
         Chain::in_store(store, Genesis::new(Params::default(), [(from, 1_000_000 * COIN)])).expect("a chain")
     });
     let Some((&first, data)) = bytes.split_first() else { return };

@@ -9,7 +9,7 @@ use isobit_ledger::Params;
 use libfuzzer_sys::fuzz_target;
 
 fn memory() -> Store {
-    Store::with_backend(redb::backends::InMemoryBackend::new()).expect("memory")
+    Store::in_memory().expect("memory")
 }
 
 fuzz_target!(|changes: &[u8]| {
