@@ -1,7 +1,8 @@
 //! What a block costs with 10^4, 10^5 and 10^6 accounts: transfers of 1,000 senders to random accounts, built, checked as another
 //! validator would, and put on disk; beside it the root of all accounts at once.
 //!
-//! `cargo run --release -p isobit-chain --example state_root`
+//! `cargo run --release -p isobit-chain --example state_root`, with `-- 300` for blocks 300 milliseconds apart, as a network makes
+//! them; without they follow each other at once.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,9 @@ fn summary(mut times: Vec<Duration>) -> String {
 }
 
 fn main() {
-    println!("milliseconds, median and longest of {BLOCKS} blocks");
+    let pause = std::env::args().nth(1).map_or(0, |ms| ms.parse().expect("milliseconds between blocks"));
+    let pause = Duration::from_millis(pause);
+    println!("milliseconds, median and longest of {BLOCKS} blocks, {pause:?} apart");
     println!(
         "accounts   transfers           build           check          commit  build + commit  all at once  genesis s"
     );
@@ -73,6 +76,7 @@ fn main() {
             chain.commit(&built).expect("on disk");
             commit.push(start.elapsed());
             block.push(build[n as usize] + commit[n as usize]);
+            std::thread::sleep(pause.saturating_sub(block[n as usize]));
         }
         let all: Vec<(B256, TrieAccount)> = (0..accounts)
             .map(|i| {

@@ -15,7 +15,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use crate::ChainError;
 
 /// As many layers go to the database at once; fewer if they have many bytes.
-const FLUSHED: (usize, usize) = (16, 32 << 20);
+const FLUSHED: (usize, usize) = (4, 32 << 20);
 /// With as many layers, or bytes, in memory the next block waits.
 const FULL: (usize, usize) = (64, 256 << 20);
 
