@@ -31,6 +31,6 @@ pub use opengradient::{HUB, Missing, PRECOMPILE};
 pub use predeploys::{
     IInferenceTill, IWorkflowScheduler, IWrappedIso, PRICES, SCHEDULER, TILL, TransferWithAuthorization, WISO,
 };
-pub use prices::{Minute, PairPrice, SignedPrices};
+pub use prices::{MAX_PAIRS, Minute, PairPrice, SignedPrices};
 pub use sign::{Order, ledger_call, ledger_order};
 pub use store::Store;

@@ -7,6 +7,8 @@ use crate::chain::Head;
 use crate::error::ChainError;
 use crate::predeploys::PRICES;
 
+/// Most pairs of which a validator says something at a block.
+pub const MAX_PAIRS: usize = 64;
 /// Most bytes of a pair's name.
 const MAX_NAME: usize = 32;
 

@@ -4,8 +4,8 @@
 //! publish, store, decide). [`Validator`] carries them out for one validator, on its chain and its write-ahead log; who owns it
 //! moves the messages and the time. The simulation in `tests/` does so in one thread from a seed.
 //!
-//! What is agreed on is a block's hash; the block itself travels beside the proposal, and is executed before it is voted for. Along with its vote a validator says what it knows of prices
-//! ([`Prices`]).
+//! What is agreed on is a block's hash; the block itself travels beside the proposal, and is executed before it is voted for. Along
+//! with its vote a validator says what it knows of prices ([`Prices`]).
 
 #![forbid(unsafe_code)]
 
@@ -21,7 +21,7 @@ mod wire;
 pub use disk::Disk;
 #[cfg(feature = "network")]
 pub use engine::{Config, Engine, Multiaddr, PriceSource};
-pub use prices::{MAX_PAIRS, Prices, Report};
+pub use prices::{Prices, Report};
 pub use types::{Addr, BlockId, Height, Member, Members, Part, Proposal, Protocol, Scheme, Vote};
 pub use validator::{Effects, Message, Offer, Timer, Validator};
 pub use wire::{Gossip, MAX_MESSAGE, WireError};

@@ -5,14 +5,11 @@ use std::collections::BTreeMap;
 
 use alloy_primitives::{Address, B256, Bytes};
 use arc_malachitebft_core_types::{Extension, SignedExtension, SignedMessage, ValidatorSet, VotingPower};
-use isobit_chain::{Call, Chain, ChainError, Minute, Order, PRICES, PairPrice, SignedPrices};
+use isobit_chain::{Call, Chain, ChainError, MAX_PAIRS, Minute, Order, PRICES, PairPrice, SignedPrices};
 use isobit_ledger::is_signed;
 use isobit_proof::Key;
 
 use crate::types::{Addr, BlockId, Height, Members, Protocol, sign};
-
-/// Most pairs of which a validator says something at a block.
-pub const MAX_PAIRS: usize = 64;
 
 /// What a validator says of prices along with its vote for a block; nothing, for who has none or where the chain has them already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -10,9 +10,9 @@ use arc_malachitebft_core_types::{
     RoundCertificate, RoundCertificateType, RoundSignature, SignedExtension, SignedMessage, Timeout,
     TimeoutKind, Validity, ValueOrigin, VoteType,
 };
-use isobit_chain::{Block, PairPrice};
+use isobit_chain::{Block, MAX_PAIRS, PairPrice};
 
-use crate::prices::{MAX_PAIRS, Prices};
+use crate::prices::Prices;
 use crate::types::{Addr, BlockId, Height, Proposal, Protocol, SignatureBytes, Vote};
 use crate::validator::{Message, Offer};
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use isobit_chain::PairPrice;
+use isobit_chain::{MAX_PAIRS, PairPrice};
 use serde_json::{Map, Value};
 
 use crate::NodeError;
@@ -100,6 +100,9 @@ fn read(place: &Place) -> Result<(Instant, Vec<PairPrice>), String> {
     let all: Map<String, Value> = serde_json::from_slice(&text).map_err(|e| {
         format!(r#"not a JSON object of pairs and prices, like {{"ETH/USD": "3012.55"}}: {e}"#)
     })?;
+    if all.len() > MAX_PAIRS {
+        return Err(format!("{} pairs are too many; a validator says {MAX_PAIRS} at most", all.len()));
+    }
     let prices = all.into_iter().map(|(pair, value)| price(pair, &value)).collect::<Result<_, _>>()?;
     Ok((at, prices))
 }
@@ -167,7 +170,9 @@ mod tests {
         let old = SystemTime::now() - FRESH;
         std::fs::File::open(dir.path().join("prices.json")).unwrap().set_modified(old).unwrap();
         assert!(read(&place).unwrap_err().contains("two minutes"));
+        let many: Vec<String> = (0..=MAX_PAIRS).map(|i| format!(r#""P{i}/USD": "1""#)).collect();
         for (text, why) in [
+            (&*format!("{{{}}}", many.join(",")), "too many"),
             ("[]", "JSON object"),
             (r#"{"ETHUSD": "1"}"#, "BASE/QUOTE"),
             (r#"{"ETH/USD": 1}"#, "in quotes"),
