@@ -9,11 +9,13 @@ use alloy_consensus::transaction::Recovered;
 use alloy_consensus::{Header, ReceiptEnvelope, TxEnvelope};
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use isobit_ledger::{Answer, Coins, Job, ModelEntry, NodeEntry, Storage};
+use isobit_proof::Key;
 
 use crate::block::{LEDGER, decode_tx};
 use crate::call::{self, Call, CallError};
 use crate::execute::{self, Proposal, account_prefix, storage_prefix};
 use crate::pool::Pool;
+use crate::sign::Order;
 use crate::store::{Row, Store, View};
 use crate::{Block, Built, ChainError, Genesis, Missing, Refused, trie};
 
@@ -434,6 +436,13 @@ impl Chain {
         let inner = self.shared.lock();
         let next = inner.head.nonce(address)?;
         Ok(inner.pool.next_nonce(address, next))
+    }
+
+    /// An order signed as the key's next transaction, for at most four times the present price of gas.
+    pub fn sign_next(&self, mut order: Order, key: &Key) -> Result<(B256, Bytes), ChainError> {
+        order.nonce = self.pending_nonce(key.address())?;
+        order.max_fee_per_gas = u128::from(self.head().next_base_fee()) * 4;
+        Ok(order.sign(key, self.genesis().params.chain_id))
     }
 
     /// A job, in progress or ended.

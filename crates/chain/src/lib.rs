@@ -29,8 +29,9 @@ pub use execute::Proposal;
 pub use genesis::{Genesis, params_from_json, params_to_json};
 pub use opengradient::{HUB, Missing, PRECOMPILE};
 pub use predeploys::{
-    IInferenceTill, IWorkflowScheduler, IWrappedIso, PRICES, SCHEDULER, TILL, TransferWithAuthorization, WISO,
+    IInferenceTill, IPriceFeed, IWorkflowScheduler, IWrappedIso, PRICES, SCHEDULER, TILL,
+    TransferWithAuthorization, WISO,
 };
-pub use prices::{MAX_PAIRS, Minute, PairPrice, SignedPrices};
+pub use prices::{MAX_PAIRS, Minute, PairPrice, PriceSource, SignedPrices};
 pub use sign::{Order, ledger_call, ledger_order};
 pub use store::Store;

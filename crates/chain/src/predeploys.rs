@@ -45,6 +45,55 @@ sol! {
         bytes32 nonce;
     }
 
+    /// What programs call of the price feed, and what validators sign for it.
+    #[allow(missing_docs)]
+    interface IPriceFeed {
+        struct Quote {
+            string pair;
+            uint128 price;
+        }
+
+        struct PriceReport {
+            uint64 height;
+            bytes32 block;
+            uint64 minute;
+            Quote[] quotes;
+        }
+
+        struct SignedQuotes {
+            Quote[] quotes;
+            bytes signature;
+        }
+
+        struct Number {
+            int128 value;
+            int64 decimals;
+        }
+
+        struct Candle {
+            int128 high;
+            int128 low;
+            int128 open;
+            int128 close;
+            int128 volume;
+            int64 decimals;
+        }
+
+        struct HistoricalInputQuery {
+            string base;
+            string quote;
+            uint32 total_candles;
+            uint32 candle_duration_in_mins;
+            uint8 order;
+            uint8[] candle_types;
+        }
+
+        function report(uint64 height, uint64 minute, string[] calldata pairs, SignedQuotes[] calldata said) external;
+        function latest(string calldata base, string calldata quote) external view returns (uint128 price, uint64 minute);
+        function queryCandles(HistoricalInputQuery memory query) external view returns (Number[] memory numbers, uint32[] memory shape);
+        function post(string calldata base, string calldata quote, uint32 minutesEach, uint256 first, Candle[] calldata candles) external;
+    }
+
     /// What programs call of the scheduler of workflows.
     #[allow(missing_docs)]
     interface IWorkflowScheduler {

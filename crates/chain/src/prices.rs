@@ -1,10 +1,13 @@
 //! Prices that validators sign along with their votes, as the chain's feed takes them (`PriceFeed.sol`).
 
+use std::sync::Arc;
+
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
-use alloy_sol_types::{SolCall, SolStruct, eip712_domain, sol};
+use alloy_sol_types::{SolCall, SolStruct, eip712_domain};
 
 use crate::chain::Head;
 use crate::error::ChainError;
+use crate::predeploys::IPriceFeed::{PriceReport, Quote, SignedQuotes, reportCall};
 use crate::predeploys::PRICES;
 
 /// Most pairs of which a validator says something at a block.
@@ -12,27 +15,8 @@ pub const MAX_PAIRS: usize = 64;
 /// Most bytes of a pair's name.
 const MAX_NAME: usize = 32;
 
-sol! {
-    struct Quote {
-        string pair;
-        uint128 price;
-    }
-
-    struct PriceReport {
-        uint64 height;
-        bytes32 block;
-        uint64 minute;
-        Quote[] quotes;
-    }
-
-    struct SignedQuotes {
-        Quote[] quotes;
-        bytes signature;
-    }
-
-    function report(uint64 height, uint64 minute, string[] calldata pairs, SignedQuotes[] calldata said) external;
-    function latest(string calldata base, string calldata quote) external view returns (uint128 price, uint64 minute);
-}
+/// What is known of prices, for whoever asks.
+pub type PriceSource = Arc<dyn Fn() -> Vec<PairPrice> + Send + Sync>;
 
 /// What a pair is worth.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ mod wire;
 
 pub use disk::Disk;
 #[cfg(feature = "network")]
-pub use engine::{Config, Engine, Multiaddr, PriceSource};
+pub use engine::{Config, Engine, Multiaddr};
 pub use prices::{Prices, Report};
 pub use types::{Addr, BlockId, Height, Member, Members, Part, Proposal, Protocol, Scheme, Vote};
 pub use validator::{Effects, Message, Offer, Timer, Validator};

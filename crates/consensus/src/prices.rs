@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use alloy_primitives::{Address, B256, Bytes};
-use arc_malachitebft_core_types::{Extension, SignedExtension, SignedMessage, ValidatorSet, VotingPower};
+use alloy_primitives::{B256, Bytes};
+use arc_malachitebft_core_types::{
+    ExtendedCommitCertificate, Extension, SignedExtension, SignedMessage, ValidatorSet, VotingPower,
+};
 use isobit_chain::{Call, Chain, ChainError, MAX_PAIRS, Minute, Order, PRICES, PairPrice, SignedPrices};
 use isobit_ledger::is_signed;
 use isobit_proof::Key;
@@ -84,52 +86,41 @@ pub struct Report {
 }
 
 impl Report {
-    /// What is agreed of what was said along with the votes for a block; `None` if that is nothing.
+    /// What is agreed of what was said along with the votes that decided a block; `None` if that is nothing. Who has no weight any
+    /// more is not heard.
     pub(crate) fn of(
         at: Minute,
-        said: &[(Addr, SignedExtension<Protocol>)],
+        votes: &ExtendedCommitCertificate<Protocol>,
         members: &Members,
     ) -> Option<Self> {
-        let mut by_address = BTreeMap::<Address, &SignedExtension<Protocol>>::new();
-        for (by, extension) in said {
+        let mut said = Vec::new();
+        let mut weights = BTreeMap::<B256, (VotingPower, &str)>::new();
+        for vote in &votes.commit_signatures {
+            let member = members.get_by_address(&vote.address);
+            let (Some(extension), Some(member)) = (&vote.extension, member) else { continue };
             let Prices { minute, prices } = &extension.message;
-            if *minute == at.minute && !prices.is_empty() {
-                by_address.insert(by.0, extension);
+            if *minute != at.minute || prices.is_empty() {
+                continue;
             }
-        }
-        let mut weights = BTreeMap::<_, (VotingPower, &str)>::new();
-        for (by, extension) in &by_address {
-            let power = members.get_by_address(&Addr(*by)).map_or(0, |m| m.power);
-            for price in &extension.message.prices {
-                weights.entry(price.key()).or_insert((0, &price.pair)).0 += power;
+            for price in prices {
+                weights.entry(price.key()).or_insert((0, &price.pair)).0 += member.power;
             }
+            let (validator, signature) = (vote.address.0, extension.signature);
+            said.push(SignedPrices { validator, prices: prices.clone(), signature });
         }
         let total = u128::from(members.total_voting_power());
-        let enough = |weight: VotingPower| u128::from(weight) * 3 > total * 2;
-        let pairs = weights.into_values().filter(|(weight, _)| enough(*weight));
+        let pairs = weights.into_values().filter(|(weight, _)| u128::from(*weight) * 3 > total * 2);
         let pairs: Vec<String> = pairs.map(|(_, pair)| pair.to_owned()).collect();
-        let one = |(validator, extension): (Address, &SignedExtension<Protocol>)| SignedPrices {
-            validator,
-            prices: extension.message.prices.clone(),
-            signature: extension.signature,
-        };
-        // Who has no weight any more cannot be heard.
-        let heard = by_address.into_iter().filter(|(by, _)| members.get_by_address(&Addr(*by)).is_some());
-        (!pairs.is_empty()).then(|| Self { at, pairs, said: heard.map(one).collect() })
+        (!pairs.is_empty()).then_some(Self { at, pairs, said })
     }
 
     /// The transaction that brings it to the chain, from an account that pays for the gas.
     pub fn transaction(&self, chain: &Chain, key: &Key) -> Result<(B256, Bytes), ChainError> {
-        let head = chain.head();
         let data = self.at.report(self.pairs.clone(), &self.said);
         let call = Call { from: key.address(), to: Some(PRICES), data: data.clone(), ..Call::default() };
-        let gas = head.estimate(&call).map_err(|e| ChainError::Refused(format!("the price feed: {e}")))?;
-        let order = Order {
-            nonce: chain.pending_nonce(key.address())?,
-            gas: gas + gas / 4, // others may change what it meets
-            max_fee_per_gas: u128::from(head.next_base_fee()) * 4,
-            ..Order::new(PRICES.into(), 0, data)
-        };
-        Ok(order.sign(key, chain.genesis().params.chain_id))
+        let gas =
+            chain.head().estimate(&call).map_err(|e| ChainError::Refused(format!("the price feed: {e}")))?;
+        // Others may change what it meets.
+        chain.sign_next(Order { gas: gas + gas / 4, ..Order::new(PRICES.into(), 0, data) }, key)
     }
 }

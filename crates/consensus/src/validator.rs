@@ -11,8 +11,8 @@ use arc_malachitebft_core_consensus::{
 };
 use arc_malachitebft_core_types::{
     CertificateError, CommitCertificate, CommitSignature, Context, ExtendedCommitCertificate, NilOrVal,
-    PolkaSignature, Round, SignedExtension, SignedMessage, ThresholdParam, Timeout, ValidatorSet, Validity,
-    ValueOrigin, ValuePayload, ValueResponse, VoteExtensionPolicy, VoteExtensions, VoteType,
+    PolkaSignature, Round, SignedMessage, ThresholdParam, Timeout, ValidatorSet, Validity, ValueOrigin,
+    ValuePayload, ValueResponse, VoteExtensionPolicy, VoteExtensions, VoteType,
 };
 use isobit_chain::{Block, Built, Chain, ChainError, Minute, PairPrice};
 use isobit_ledger::{SignedBallot, is_signed};
@@ -693,7 +693,6 @@ impl Worker<'_> {
         extensions: VoteExtensions<Protocol>,
     ) -> Result<(), ChainError> {
         let (height, value) = (certificate.height.0, certificate.value_id);
-        let said = extensions.extensions.clone();
         let known = self.blocks.remove(&value);
         let known = known.ok_or(ChainError::Corrupt("a block was decided that is not there"))?;
         let certificate =
@@ -709,7 +708,7 @@ impl Worker<'_> {
                 None => head.execute(&known.block)?,
             };
             self.chain.commit(&built)?;
-            self.report(&known.block, &said)?;
+            self.report(&known.block, &certificate)?;
         }
         self.blocks.clear();
         self.book.forget(height);
@@ -721,7 +720,7 @@ impl Worker<'_> {
     fn report(
         &mut self,
         block: &Block,
-        said: &[(Addr, SignedExtension<Protocol>)],
+        votes: &ExtendedCommitCertificate<Protocol>,
     ) -> Result<(), ChainError> {
         let head = self.chain.head();
         let height = block.header.number;
@@ -730,7 +729,7 @@ impl Worker<'_> {
         let next = self.protocol.select_proposer(&members, Height(height + 1), Round::new(0));
         if next.address.0 == self.key.address()
             && at.minute > head.prices_minute()?
-            && let Some(report) = Report::of(at, said, &members)
+            && let Some(report) = Report::of(at, votes, &members)
         {
             self.effects.report(report);
         }

@@ -42,7 +42,7 @@ pub use objects::{
     Client, fetch_model, fetch_tensors, is_registered, publish_model, store_tensors, wait_for_job,
 };
 pub use payments::Till;
-pub use prices::{PriceSource, price_source};
+pub use prices::price_source;
 pub use remote::Remote;
 pub use serving::Serving;
 pub use validators::{Blocks, Making};

@@ -4,13 +4,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use isobit_chain::{MAX_PAIRS, PairPrice};
+use isobit_chain::{MAX_PAIRS, PairPrice, PriceSource};
 use serde_json::{Map, Value};
 
 use crate::NodeError;
-
-/// What is known of prices, for whoever asks.
-pub type PriceSource = Arc<dyn Fn() -> Vec<PairPrice> + Send + Sync>;
 
 /// How often they are read.
 const PAUSE: Duration = Duration::from_secs(5);

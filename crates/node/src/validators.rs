@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use isobit_chain::Chain;
+use isobit_chain::{Chain, PriceSource};
 use isobit_proof::Key;
 
-use crate::{NodeError, PriceSource};
+use crate::NodeError;
 
 /// Who makes the blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]

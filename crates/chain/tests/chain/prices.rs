@@ -1,42 +1,14 @@
 //! Prices that validators sign: the feed takes the median by stake, of enough of it, and nothing else.
 
 use alloy_primitives::{Address, B256, Bytes, U256};
-use alloy_sol_types::{SolCall, sol};
+use alloy_sol_types::SolCall;
+use isobit_chain::IPriceFeed::{Candle, HistoricalInputQuery, latestCall, postCall, queryCandlesCall};
 use isobit_chain::{Call, Chain, Genesis, Minute, PRICES, PairPrice, SignedPrices, Store};
 use isobit_ledger::{COIN, Params};
 use isobit_numerics::rng::Rng;
 use isobit_proof::Key;
 
 use crate::world::keys;
-
-sol! {
-    struct Number {
-        int128 value;
-        int64 decimals;
-    }
-
-    struct Candle {
-        int128 high;
-        int128 low;
-        int128 open;
-        int128 close;
-        int128 volume;
-        int64 decimals;
-    }
-
-    struct Query {
-        string base;
-        string quote;
-        uint32 total_candles;
-        uint32 candle_duration_in_mins;
-        uint8 order;
-        uint8[] candle_types;
-    }
-
-    function latest(string calldata base, string calldata quote) external view returns (uint128 price, uint64 minute);
-    function queryCandles(Query memory query) external view returns (Number[] memory numbers, uint32[] memory shape);
-    function post(string calldata base, string calldata quote, uint32 minutesEach, uint256 first, Candle[] calldata candles) external;
-}
 
 /// Weights of the validators, in thousands of coins.
 const WEIGHTS: [u128; 5] = [10, 14, 11, 20, 13];
@@ -109,7 +81,7 @@ impl Feed {
     }
 
     fn candles(&self, count: u32, minutes: u32, order: u8) -> Result<Vec<i128>, String> {
-        let query = Query {
+        let query = HistoricalInputQuery {
             base: "ETH".into(),
             quote: "USD".into(),
             total_candles: count,

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_malachitebft_core_types::LinearTimeouts;
 pub use arc_malachitebft_network::Multiaddr;
-use isobit_chain::{Chain, ChainError, PairPrice};
+use isobit_chain::{Chain, ChainError, PriceSource};
 use isobit_proof::Key;
 use tokio::sync::mpsc;
 
@@ -21,9 +21,6 @@ use worker::{In, Worker};
 
 /// How many messages wait for the deciding thread; what comes beyond is dropped, and said again by whoever needs an answer.
 const QUEUE: usize = 4_096;
-
-/// What is known of prices, asked for at each block of a minute of which the chain has none.
-pub type PriceSource = Arc<dyn Fn() -> Vec<PairPrice> + Send + Sync>;
 
 /// Where the others are, and how fast blocks follow each other.
 #[derive(Clone)]
@@ -36,7 +33,7 @@ pub struct Config {
     pub block_time: Duration,
     /// How long a round's steps are waited for.
     pub timeouts: LinearTimeouts,
-    /// Where this validator has prices from, if it has any.
+    /// Where this validator has prices from, if it has any: asked at each block of a minute of which the chain has none.
     pub prices: Option<PriceSource>,
 }
 

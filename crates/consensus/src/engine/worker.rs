@@ -6,13 +6,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use alloy_primitives::{Address, Bytes};
 use arc_malachitebft_core_types::{LinearTimeouts, Timeout};
 use arc_malachitebft_network::PeerId;
-use isobit_chain::{Chain, ChainError, PairPrice, ledger_order};
+use isobit_chain::{Chain, ChainError, PairPrice, PriceSource, ledger_order};
 use isobit_ledger::{Action, SignedBallot};
 use isobit_proof::Key;
 use tokio::sync::mpsc::Receiver;
 
+use super::Config;
 use super::network::{Outbox, Request};
-use super::{Config, PriceSource};
 use crate::prices::Report;
 use crate::validator::{Effects, Message, Timer, Validator};
 use crate::wire::Gossip;
@@ -319,14 +319,11 @@ fn accusation(
     first: SignedBallot,
     second: SignedBallot,
 ) -> Result<bool, ChainError> {
-    let head = chain.head();
-    if head.node(first.ballot.validator).is_none_or(|n| n.punished) {
+    if chain.head().node(first.ballot.validator).is_none_or(|n| n.punished) {
         return Ok(false);
     }
     let mut order = ledger_order(&Action::Accuse { first, second }, &chain.genesis().params);
-    order.nonce = chain.pending_nonce(key.address())?;
     order.gas = ACCUSATION_GAS;
-    order.max_fee_per_gas = u128::from(head.next_base_fee()) * 4;
-    chain.submit(&order.sign(key, chain.genesis().params.chain_id).1)?;
+    chain.submit(&chain.sign_next(order, key)?.1)?;
     Ok(true)
 }
