@@ -25,6 +25,7 @@ pub const MAX_MESSAGE: usize = 17 << 20;
 pub struct WireError(&'static str);
 
 const MALFORMED: WireError = WireError("it is malformed");
+const MISPLACED: WireError = WireError("it says prices where none belong");
 
 #[derive(RlpEncodable, RlpDecodable)]
 struct PriceRlp {
@@ -40,7 +41,7 @@ struct SignedPricesRlp {
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
-#[rlp(trailing)]
+#[rlp(trailing(canonical))]
 struct SignedVoteRlp {
     kind: u8,
     height: u64,
@@ -62,7 +63,7 @@ struct SignedProposalRlp {
 }
 
 #[derive(RlpEncodable, RlpDecodable)]
-#[rlp(trailing)]
+#[rlp(trailing(canonical))]
 struct SignerRlp {
     from: Address,
     signature: Bytes,
@@ -245,7 +246,11 @@ fn to_signers<T>(
     signers: &[SignerRlp],
     one: impl Fn(Addr, SignatureBytes) -> T,
 ) -> Result<Vec<T>, WireError> {
-    signers.iter().map(|s| Ok(one(Addr(s.from), to_signature(&s.signature)?))).collect()
+    let one = |s: &SignerRlp| match s.said {
+        None => Ok(one(Addr(s.from), to_signature(&s.signature)?)),
+        Some(_) => Err(MISPLACED),
+    };
+    signers.iter().map(one).collect()
 }
 
 fn certificate(
@@ -314,6 +319,9 @@ fn to_round_certificate(c: RoundCertificateRlp) -> Result<RoundCertificate<Proto
     let one = |s: &SignedVoteRlp| {
         if (s.height, s.round) != (c.height, c.round) {
             return Err(WireError("a vote of a certificate is of another height or round"));
+        }
+        if s.said.is_some() {
+            return Err(MISPLACED);
         }
         let signature = to_signature(&s.signature)?;
         Ok(RoundSignature::new(to_kind(s.kind)?, to_value(s.value), Addr(s.from), signature))
@@ -539,5 +547,72 @@ impl Gossip {
             tag::STATUS => Self::Status(rlp(body)?),
             _ => Self::Consensus(Message::decode(bytes)?.into()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said() -> SignedPricesRlp {
+        let price = PriceRlp { pair: "ETH/USD".into(), price: 7 };
+        SignedPricesRlp { minute: 5, prices: vec![price], signature: vec![1; 65].into() }
+    }
+
+    fn certificate(said: Option<SignedPricesRlp>) -> CertificateRlp {
+        let (from, signature) = (Address::repeat_byte(2), vec![3; 65].into());
+        CertificateRlp {
+            height: 4,
+            round: 1,
+            value: B256::repeat_byte(5),
+            signers: vec![SignerRlp { from, signature, said }],
+        }
+    }
+
+    /// A vote as bytes, with these bytes after its signature.
+    fn vote(after: &[u8]) -> Vec<u8> {
+        let (from, signature, value) =
+            (Address::repeat_byte(2), Bytes::from(vec![3; 65]), B256::repeat_byte(5));
+        let mut body = Vec::new();
+        for field in [1u64, 4, 1] {
+            field.encode(&mut body);
+        }
+        value.encode(&mut body);
+        from.encode(&mut body);
+        signature.encode(&mut body);
+        body.extend(after);
+        let mut bytes = vec![tag::VOTE];
+        alloy_rlp::Header { list: true, payload_length: body.len() }.encode(&mut bytes);
+        bytes.extend(body);
+        bytes
+    }
+
+    #[test]
+    fn what_is_read_is_written_back_the_same() {
+        for after in [Vec::new(), alloy_rlp::encode(said())] {
+            let bytes = vote(&after);
+            assert_eq!(Message::decode(&bytes).unwrap().encode(), bytes);
+        }
+        // Nothing, said in another way.
+        assert!(Message::decode(&vote(&[0x80])).is_err());
+        let kept = encode_certificate(&to_commit(certificate(Some(said()))).unwrap());
+        assert_eq!(kept, alloy_rlp::encode(certificate(Some(said()))));
+    }
+
+    #[test]
+    fn no_other_certificate_has_prices() {
+        assert!(Message::decode(&tagged(tag::POLKA, &certificate(None))).is_ok());
+        assert_eq!(Message::decode(&tagged(tag::POLKA, &certificate(Some(said())))).unwrap_err(), MISPLACED);
+        let round = |said| {
+            let (from, signature, value) =
+                (Address::repeat_byte(2), vec![3; 65].into(), B256::repeat_byte(5));
+            let vote = SignedVoteRlp { kind: 1, height: 4, round: 1, value, from, signature, said };
+            tagged(
+                tag::ROUND,
+                &RoundCertificateRlp { height: 4, round: 1, is_skip: false, votes: vec![vote] },
+            )
+        };
+        assert!(Message::decode(&round(None)).is_ok());
+        assert_eq!(Message::decode(&round(Some(said()))).unwrap_err(), MISPLACED);
     }
 }
