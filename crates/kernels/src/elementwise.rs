@@ -159,9 +159,10 @@ macro_rules! by_operation {
         }
     };
 }
+pub(crate) use by_operation;
 
 crate::dispatch::multiversion! {
-    fn many_many(f: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
+    pub(crate) fn many_many(f: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {
         by_operation!(f, op => for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) { *y = op(a, b); });
     }
 }
@@ -176,7 +177,7 @@ crate::dispatch::multiversion! {
     }
 }
 crate::dispatch::multiversion! {
-    fn in_place_many(f: Binary, x: &mut [f32], b: &[f32], exchanged: bool) {
+    pub(crate) fn in_place_many(f: Binary, x: &mut [f32], b: &[f32], exchanged: bool) {
         if exchanged {
             by_operation!(f, op => for (x, &b) in x.iter_mut().zip(b) { *x = op(b, *x); });
         } else {

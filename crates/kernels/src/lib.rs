@@ -5,6 +5,7 @@
 //! must equal (in `isobit-numerics`), and property tests compare the two bit for bit over random
 //! shapes, every available [`KernelSet`] and several thread counts.
 
+pub mod blocked;
 pub mod conv;
 mod dispatch;
 pub mod double;

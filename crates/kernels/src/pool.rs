@@ -26,7 +26,7 @@ pub struct Pool2d {
 impl Pool2d {
     /// Input coordinate of a tap along dimension `d`, if it is inside the image.
     #[inline(always)]
-    fn inside(&self, d: usize, o: usize, k: usize) -> Option<usize> {
+    pub(crate) fn inside(&self, d: usize, o: usize, k: usize) -> Option<usize> {
         let i = (o * self.strides[d] + k * self.dilations[d]).wrapping_sub(self.pads[d]);
         (i < self.input[d]).then_some(i)
     }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use isobit_kernels::blocked;
 use isobit_kernels::elementwise::{self, Binary, Operand};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
@@ -9,7 +10,8 @@ use crate::axes::fact;
 use crate::broadcast::{broadcast, broadcast_facts, zip};
 use crate::fold::fold;
 use crate::number::Number;
-use crate::tail::Stage;
+use crate::blocked::{Blockwise, Role, Value, run_plain};
+use crate::tail::{Stage, Tail};
 use crate::typed::typed;
 use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -42,11 +44,58 @@ impl Op for Arith {
         Ok(vec![arith(ctx, self.0, inputs.take(0)?, inputs.take(1)?)?])
     }
 
+    fn blockwise(&self) -> Option<&dyn Blockwise> {
+        Some(self)
+    }
+
     fn stage(&self) -> Option<Stage> {
         match self.0 {
             Binary::Add => Some(Stage::Add),
             Binary::Mul => Some(Stage::Mul),
             _ => None,
+        }
+    }
+}
+
+impl Blockwise for Arith {
+    fn role(&self) -> Role {
+        Role::Keeps { operands: 2 }
+    }
+
+    fn run_blocked(
+        &self,
+        ctx: &RunCtx<'_>,
+        operands: Vec<Option<Value>>,
+        tail: &[Tail],
+        to: Option<usize>,
+    ) -> Result<(Value, usize), OpError> {
+        let result = match (&operands[..], to) {
+            ([Some(Value::Blocked(a)), Some(Value::Blocked(b))], Some(to)) if a.shape() == b.shape() => {
+                a.map(ctx, to, |exec, layout, y| {
+                    let (a, b) = ((a.layout(), a.elements()), (b.layout(), b.elements()));
+                    blocked::binary(exec, self.0, a, b, layout, y);
+                })?
+            }
+            // One value a channel, in either place: only where the operands' order has no say.
+            ([Some(Value::Blocked(x)), Some(gate)] | [Some(gate), Some(Value::Blocked(x))], Some(to))
+                if matches!(self.0, Binary::Add | Binary::Mul) =>
+            {
+                let [batch, channels, ..] = x.shape();
+                match gate.as_tensor().filter(|t| *t.shape() == [batch, channels, 1, 1]) {
+                    Some(t) if t.dtype() == DType::F32 => {
+                        let gate = t.as_slice::<f32>()?;
+                        x.map(ctx, to, |exec, layout, y| {
+                            blocked::gated(exec, self.0, x.layout(), x.elements(), gate, layout, y);
+                        })?
+                    }
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        match result {
+            Some(y) => Ok((Value::Blocked(y), 0)),
+            None => run_plain(self, ctx, operands, tail),
         }
     }
 }

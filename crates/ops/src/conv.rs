@@ -1,13 +1,16 @@
 //! Conv and ConvTranspose: one chain an output element over (input channel, kernel coordinates), ascending; a bias is
 //! added after the chain.
 
+use isobit_kernels::KernelSet;
+use isobit_kernels::blocked::{self, Blocks, Source};
 use isobit_kernels::conv::{Conv2d, Filters, conv2d};
 use isobit_kernels::gemm::{Bias, Epilogue};
-use isobit_tensor::{DType, Tensor};
+use isobit_tensor::{DType, Datum, Tensor};
 
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
-use crate::tail::{Tail, absorb};
+use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
+use crate::tail::{Tail, absorb, absorb_blocked};
 use crate::taps::{Axis, Taps};
 use crate::window::{Geometry, Window, plane};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -57,13 +60,34 @@ pub(crate) struct Conv {
     pub(crate) groups: usize,
     /// Where the weights are constant: their packed form.
     filters: Option<Filters>,
+    /// Where it can be computed in blocks of channels: how far windows reach beyond the image, as far as attributes say.
+    border: Option<usize>,
+    set: KernelSet,
 }
+
+/// Furthest that windows may reach beyond an image in blocks.
+const FURTHEST: usize = 8;
+/// Fewer filters than this leave most of a block empty.
+const FEWEST: usize = 12;
 
 impl Conv {
     /// The window and groups in the attributes.
     pub(crate) fn new(ctx: &BuildCtx<'_>) -> Result<Self, OpError> {
         let filters = ctx.constant(1).map(|_| Filters::default());
-        Ok(Self { window: Window::new(ctx)?, groups: groups(ctx)?, filters })
+        let (window, groups) = (Window::new(ctx)?, groups(ctx)?);
+        let in_blocks = blocked::is_for(ctx.set)
+            && ctx.constant(1).is_some_and(|w| {
+                let whole = |n: usize| n.is_multiple_of(groups) && (n / groups).is_multiple_of(blocked::LANES);
+                let fits = match *w.shape() {
+                    [m, 1, _, _] if m == groups => true,
+                    [m, gc, _, _] => groups == 1 || whole(m) && gc.is_multiple_of(blocked::LANES),
+                    _ => false,
+                };
+                fits && w.dtype() == DType::F32 && w.shape()[0] >= FEWEST
+            });
+        let border = ctx.constant(1).filter(|_| in_blocks).map(|w| window.reach(&w.shape()[2..]));
+        let border = border.filter(|&b| b <= FURTHEST);
+        Ok(Self { window, groups, filters, border, set: ctx.set })
     }
 
     /// The geometry, from extents that may be unknown.
@@ -121,6 +145,10 @@ impl Op for Conv {
         true
     }
 
+    fn blockwise(&self) -> Option<&dyn Blockwise> {
+        self.border.map(|_| self as &dyn Blockwise)
+    }
+
     fn run_tail(
         &self,
         ctx: &RunCtx<'_>,
@@ -155,26 +183,20 @@ impl Op for Conv {
     }
 }
 
+fn two(list: &[usize], fill: usize) -> Result<[usize; 2], OpError> {
+    plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
+}
+
 impl Conv {
-    /// One or two dimensions in f32: the kernel, unless the padding is out of all proportion.
-    fn planes(
-        &self,
-        ctx: &RunCtx<'_>,
-        (x, w, b): (&Tensor, &Tensor, Option<&Tensor>),
-        g: &Geometry,
-        shape: &[usize],
-        tail: &[Tail],
-    ) -> Result<Option<(Tensor, usize)>, OpError> {
-        let two = |list: &[usize], fill| {
-            plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
-        };
+    /// The kernel's extents, of one or two dimensions.
+    fn extents(&self, x: &[usize], g: &Geometry, shape: &[usize]) -> Result<Conv2d, OpError> {
         let output = two(&shape[2..], 1)?;
         let mut c = Conv2d {
-            batch: x.shape()[0],
-            channels: x.shape()[1],
+            batch: x[0],
+            channels: x[1],
             filters: shape[1],
             groups: self.groups,
-            input: two(&x.shape()[2..], 1)?,
+            input: two(&x[2..], 1)?,
             kernel: two(&g.kernel, 1)?,
             output,
             strides: two(&g.strides, 1)?,
@@ -185,6 +207,19 @@ impl Conv {
         for (stride, _) in c.strides.iter_mut().zip(output).filter(|(_, n)| *n == 1) {
             *stride = 1;
         }
+        Ok(c)
+    }
+
+    /// One or two dimensions in f32: the kernel, unless the padding is out of all proportion.
+    fn planes(
+        &self,
+        ctx: &RunCtx<'_>,
+        (x, w, b): (&Tensor, &Tensor, Option<&Tensor>),
+        g: &Geometry,
+        shape: &[usize],
+        tail: &[Tail],
+    ) -> Result<Option<(Tensor, usize)>, OpError> {
+        let c = self.extents(x.shape(), g, shape)?;
         // A kernel may keep a padded image.
         let after = two(&g.after, 0)?;
         let padded = [0, 1].map(|d| c.input[d].saturating_add(c.pads[d]).saturating_add(after[d]));
@@ -200,6 +235,77 @@ impl Conv {
         let mut out = ctx.memory.alloc::<f32>(shape)?;
         conv2d(ctx.exec, &c, &floats(x)?, &floats(w)?, self.filters.as_ref(), &epilogue, &mut out);
         Ok(Some((narrow(x.dtype(), shape, out)?, done)))
+    }
+}
+
+impl Blockwise for Conv {
+    fn role(&self) -> Role {
+        Role::Makes { border: self.border.unwrap_or(0) }
+    }
+
+    fn run_blocked(
+        &self,
+        ctx: &RunCtx<'_>,
+        operands: Vec<Option<Value>>,
+        tail: &[Tail],
+        to: Option<usize>,
+    ) -> Result<(Value, usize), OpError> {
+        let given = |i: usize| operands.get(i).and_then(Option::as_ref);
+        let tensor = |i: usize| given(i).and_then(Value::as_tensor);
+        let shape = match given(0) {
+            Some(Value::Blocked(b)) => b.shape().to_vec(),
+            Some(Value::Datum(Datum::Tensor(t))) if to.is_some() && t.dtype() == DType::F32 => t.shape().to_vec(),
+            _ => return run_plain(self, ctx, operands, tail),
+        };
+        let (Some(x), Some(w)) = (given(0), tensor(1)) else { return run_plain(self, ctx, operands, tail) };
+        match self.in_blocks(ctx, (x, &shape, w, given(2)), tail, to)? {
+            Some(result) => Ok(result),
+            None => run_plain(self, ctx, operands, tail),
+        }
+    }
+}
+
+impl Conv {
+    /// The result in blocks, or turned into planes where nobody wants those. `None` where the extents do not suit them.
+    fn in_blocks(
+        &self,
+        ctx: &RunCtx<'_>,
+        (x, x_shape, w, b): (&Value, &[usize], &Tensor, Option<&Value>),
+        tail: &[Tail],
+        to: Option<usize>,
+    ) -> Result<Option<(Value, usize)>, OpError> {
+        let filters = w.shape().first().copied().unwrap_or(0);
+        let bias = match b.map(Value::as_tensor) {
+            None => None,
+            Some(Some(b)) if b.dtype() == DType::F32 && b.len() == filters => Some(b.as_slice::<f32>()?),
+            _ => return Ok(None),
+        };
+        let Some(packed) = self.filters.as_ref().filter(|_| x_shape.len() == 4) else { return Ok(None) };
+        let Some(g) = self.geometry(&known(x_shape), &known(w.shape()))? else { return Ok(None) };
+        let output = settled(g.output.clone())?;
+        let shape = [x_shape[0], filters, output[0], output[1]];
+        let c = self.extents(x_shape, &g, &shape)?;
+        let pixels = output[0].saturating_mul(output[1]);
+        if x_shape.contains(&0) || pixels < 2 || blocked::reach(&c) > FURTHEST || !blocked::fits(&c) {
+            return Ok(None);
+        }
+        let epilogue = blocked::Epilogue { bias, ..blocked::Epilogue::default() };
+        let (epilogue, done) = absorb_blocked(epilogue, &shape, tail);
+        let source = match x {
+            Value::Blocked(x) => Source::Blocked(*x.layout(), x.elements()),
+            Value::Datum(Datum::Tensor(t)) => Source::Planes(t.as_slice()?),
+            Value::Datum(_) => return Ok(None),
+        };
+        let w = packed.blocks(self.set, &c, w.as_slice()?);
+        let layout =
+            Blocks { batch: c.batch, channels: filters, size: c.output, border: to.unwrap_or(0) };
+        let y = Blocked::make(ctx.memory, layout, |y| {
+            blocked::conv2d(ctx.exec, &c, source, w, &epilogue, &layout, y);
+        })?;
+        Ok(match y {
+            Some(y) if to.is_none() => Some((y.planes(ctx)?.into(), done)),
+            y => y.map(|y| (Value::Blocked(y), done)),
+        })
     }
 }
 
@@ -301,7 +407,7 @@ impl Op for Transposed {
 #[cfg(test)]
 mod tests {
     use isobit_graph::{Attr, Node, ValueId};
-    use isobit_kernels::{Exec, KernelSet, Serial};
+    use isobit_kernels::{Exec, Serial};
 
     use super::*;
     use crate::Memory;
@@ -327,7 +433,7 @@ mod tests {
             let memory = Memory::new(1 << 30);
             let ctx = RunCtx { exec: Exec::new(set, &Serial), memory: &memory, seed: 0, step: 0 };
             let inputs = Inputs::new(vec![Some(x.clone()), Some(w.clone())]);
-            let (y, done) = op.run_tail(&ctx, inputs, &[Tail::Add(Tensor::scalar(1.0f32))]).unwrap();
+            let (y, done) = op.run_tail(&ctx, inputs, &[Tail::Add(Tensor::scalar(1.0f32).into())]).unwrap();
             assert_eq!(
                 (y[0].shape(), y[0].as_slice::<f32>().unwrap(), done),
                 (&[1, 1, 1, 1][..], &[31.0][..], 0)

@@ -13,6 +13,7 @@ mod attention;
 mod axes;
 mod batch_norm;
 mod bit_cast;
+mod blocked;
 mod broadcast;
 mod build;
 mod cast;
@@ -84,6 +85,7 @@ mod typed;
 mod unary;
 mod window;
 
+pub use blocked::{Blocked, Blockwise, Role, Value, plain};
 pub use build::BuildCtx;
 pub use error::{Code, OpError};
 pub use fact::Fact;

@@ -2,7 +2,7 @@ use isobit_kernels::Exec;
 use isobit_tensor::{Datum, Element, Tensor};
 
 use crate::tail::{Stage, Tail};
-use crate::{Fact, Memory, OpError};
+use crate::{Blockwise, Fact, Memory, OpError};
 
 /// An operator, built from its node and ready to run any number of times, from any thread.
 pub trait Op: Send + Sync {
@@ -49,6 +49,11 @@ pub trait Op: Send + Sync {
         &[]
     }
 
+    /// This operator on images in blocks of channels, where it knows them.
+    fn blockwise(&self) -> Option<&dyn Blockwise> {
+        None
+    }
+
     /// What this operator is as part of another one's tail, if it can be that.
     fn stage(&self) -> Option<Stage> {
         None
@@ -89,6 +94,11 @@ impl Inputs {
     /// Operands in the node's order, of any kind.
     pub fn of_data(data: Vec<Option<Datum>>) -> Self {
         Self(data)
+    }
+
+    /// The operands.
+    pub fn into_data(self) -> Vec<Option<Datum>> {
+        self.0
     }
 
     fn all_tensors(&self) -> Result<(), OpError> {

@@ -1,5 +1,6 @@
 //! MaxPool, AveragePool, LpPool and their global forms.
 
+use isobit_kernels::blocked::{self, Blocks};
 use isobit_kernels::pool::{Pool2d, average_pool, max_pool, max_pool_indices};
 use isobit_kernels::reduce::{Reduction, reduce};
 use isobit_numerics as num;
@@ -7,9 +8,10 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
+use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
 use crate::number::Number;
 use crate::window::{Geometry, Window, plane};
-use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
+use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx, Tail};
 
 pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("MaxPool", 22, |ctx| {
@@ -96,6 +98,11 @@ impl Op for Pool {
         n.saturating_mul(taps).saturating_mul(weight)
     }
 
+    fn blockwise(&self) -> Option<&dyn Blockwise> {
+        let largest = matches!(self.kind, Kind::Max { indices: false, columns_first: false });
+        largest.then_some(self as &dyn Blockwise)
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.get(0)?;
         self.check(Some(x.dtype()))?;
@@ -150,6 +157,51 @@ impl Op for Pool {
     }
 }
 
+/// The kernel's extents, of one or two dimensions.
+fn extents(x: &[usize], g: &Geometry, shape: &[usize]) -> Result<Pool2d, OpError> {
+    let two = |list: &[usize], fill| {
+        plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
+    };
+    Ok(Pool2d {
+        input: two(&x[2..], 1)?,
+        kernel: two(&g.kernel, 1)?,
+        output: two(&shape[2..], 1)?,
+        strides: two(&g.strides, 1)?,
+        dilations: two(&g.dilations, 1)?,
+        pads: two(&g.before, 0)?,
+        pads_after: two(&g.after, 0)?,
+    })
+}
+
+impl Blockwise for Pool {
+    fn role(&self) -> Role {
+        Role::Keeps { operands: 1 }
+    }
+
+    fn run_blocked(
+        &self,
+        ctx: &RunCtx<'_>,
+        operands: Vec<Option<Value>>,
+        tail: &[Tail],
+        to: Option<usize>,
+    ) -> Result<(Value, usize), OpError> {
+        if let ([Some(Value::Blocked(x))], Some(border)) = (&operands[..], to) {
+            let g = self.geometry(&known(&x.shape()))?;
+            let output = settled(g.output.clone())?;
+            let [batch, channels, ..] = x.shape();
+            let p = extents(&x.shape(), &g, &[batch, channels, output[0], output[1]])?;
+            let layout = Blocks { batch, channels, size: p.output, border };
+            let y = Blocked::make(ctx.memory, layout, |y| {
+                blocked::max_pool(ctx.exec, &p, x.layout(), x.elements(), &layout, y);
+            })?;
+            if let Some(y) = y {
+                return Ok((Value::Blocked(y), 0));
+            }
+        }
+        run_plain(self, ctx, operands, tail)
+    }
+}
+
 impl Pool {
     /// One or two dimensions in f32: the kernels.
     fn planes(
@@ -159,18 +211,7 @@ impl Pool {
         g: &Geometry,
         shape: &[usize],
     ) -> Result<Vec<Tensor>, OpError> {
-        let two = |list: &[usize], fill| {
-            plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
-        };
-        let p = Pool2d {
-            input: two(&x.shape()[2..], 1)?,
-            kernel: two(&g.kernel, 1)?,
-            output: two(&shape[2..], 1)?,
-            strides: two(&g.strides, 1)?,
-            dilations: two(&g.dilations, 1)?,
-            pads: two(&g.before, 0)?,
-            pads_after: two(&g.after, 0)?,
-        };
+        let p = extents(x.shape(), g, shape)?;
         let data = floats(x)?;
         let mut out = ctx.memory.alloc::<f32>(shape)?;
         let mut at = None;
@@ -325,6 +366,31 @@ fn lp64(p: i64, x: &[f64]) -> f64 {
     }
 }
 
+impl Blockwise for Global {
+    fn role(&self) -> Role {
+        Role::Ends
+    }
+
+    fn run_blocked(
+        &self,
+        ctx: &RunCtx<'_>,
+        operands: Vec<Option<Value>>,
+        tail: &[Tail],
+        _: Option<usize>,
+    ) -> Result<(Value, usize), OpError> {
+        let [Some(Value::Blocked(x))] = &operands[..] else { return run_plain(self, ctx, operands, tail) };
+        let [batch, channels, ..] = x.shape();
+        Ok((blocked_mean(ctx, x, &[batch, channels, 1, 1])?.into(), 0))
+    }
+}
+
+/// The mean of each channel of each image, as a tensor of `shape`.
+pub(crate) fn blocked_mean(ctx: &RunCtx<'_>, x: &Blocked, shape: &[usize]) -> Result<Tensor, OpError> {
+    let mut out = ctx.memory.alloc::<f32>(shape)?;
+    blocked::global_mean(ctx.exec, x.layout(), x.elements(), &mut out);
+    Ok(Tensor::new(shape, out)?)
+}
+
 /// The reduction over all spatial dimensions, which stay with extent 1.
 enum Global {
     Reduce(Reduction),
@@ -350,6 +416,10 @@ impl Op for Global {
     fn cost(&self, inputs: &[Option<Fact>], _: &[Fact]) -> u64 {
         let weight = if matches!(self, Global::Lp(3..)) { 8 } else { 1 };
         (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(weight)
+    }
+
+    fn blockwise(&self) -> Option<&dyn Blockwise> {
+        matches!(self, Global::Reduce(Reduction::Mean)).then_some(self as &dyn Blockwise)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

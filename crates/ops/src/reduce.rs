@@ -10,11 +10,13 @@ use crate::arith::{floats, narrow, widen};
 use crate::axes::{axes, bounded, fact, given, ints, known_ints};
 use crate::cast::convert;
 use crate::fold::fold;
+use crate::blocked::{Blockwise, Role, Value, run_plain};
 use crate::number::{Number, magnitude};
+use crate::pool::blocked_mean;
 use crate::transpose::transpose;
 use crate::typed::typed;
 use crate::unary;
-use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx};
+use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx, Tail};
 
 pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("ReduceSum", 13, |ctx| build(ctx, Reduction::Sum, None)),
@@ -115,6 +117,10 @@ impl Op for Reduce {
         (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(weight)
     }
 
+    fn blockwise(&self) -> Option<&dyn Blockwise> {
+        matches!(self.kind, Kind::Plain(Reduction::Mean, None)).then_some(self as &dyn Blockwise)
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let given = inputs.opt(1).map(ints).transpose()?;
         let x = inputs.take(0)?;
@@ -138,6 +144,32 @@ impl Op for Reduce {
             (transpose(ctx, x, &perm)?, 1)
         };
         Ok(vec![self.reduce(ctx, &x, count, inner, &shape)?])
+    }
+}
+
+impl Blockwise for Reduce {
+    fn role(&self) -> Role {
+        Role::Ends
+    }
+
+    fn run_blocked(
+        &self,
+        ctx: &RunCtx<'_>,
+        operands: Vec<Option<Value>>,
+        tail: &[Tail],
+        _: Option<usize>,
+    ) -> Result<(Value, usize), OpError> {
+        if let Some(Some(Value::Blocked(x))) = operands.first() {
+            let axes = operands.get(1).and_then(Option::as_ref).and_then(Value::as_tensor);
+            let axes = axes.map(ints).transpose()?;
+            let shape = x.shape();
+            // The mean over height and width alone.
+            let reduced = self.reduced(axes.as_deref(), shape.len())?;
+            if let Some(reduced) = reduced.filter(|r| **r == [false, false, true, true]) {
+                return Ok((blocked_mean(ctx, x, &self.shape(&shape, &reduced, 1))?.into(), 0));
+            }
+        }
+        run_plain(self, ctx, operands, tail)
     }
 }
 

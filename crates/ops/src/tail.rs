@@ -1,8 +1,11 @@
 //! Operators that another one can do on its result before it leaves the cache.
 
+use isobit_kernels::blocked;
 use isobit_kernels::gemm::{Bias, Epilogue};
 use isobit_kernels::math::Unary;
-use isobit_tensor::{DType, Tensor};
+use isobit_tensor::{DType, Datum};
+
+use crate::Value;
 
 /// What an operator is, as part of a tail.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,7 +22,7 @@ pub enum Stage {
 #[derive(Debug, Clone)]
 pub enum Tail {
     /// Adds the element of another tensor, broadcast as the operator does.
-    Add(Tensor),
+    Add(Value),
     /// Applies a function.
     Unary(Unary),
 }
@@ -34,7 +37,9 @@ pub(crate) fn absorb<'a>(
 ) -> (Epilogue<'a>, usize) {
     for (done, part) in tail.iter().enumerate() {
         match part {
-            Tail::Add(t) if t.dtype() == DType::F32 && epilogue.activation.is_none() => {
+            Tail::Add(Value::Datum(Datum::Tensor(t)))
+                if t.dtype() == DType::F32 && epilogue.activation.is_none() =>
+            {
                 let Ok(elements) = t.as_slice::<f32>() else { return (epilogue, done) };
                 let free = matches!(epilogue.bias, Bias::None) && epilogue.add.is_none();
                 if rows_of_bias && free && t.shape() == &shape[shape.len() - 1..] {
@@ -44,6 +49,26 @@ pub(crate) fn absorb<'a>(
                 } else {
                     return (epilogue, done);
                 }
+            }
+            Tail::Unary(f) if epilogue.activation.is_none() => epilogue.activation = Some(*f),
+            _ => return (epilogue, done),
+        }
+    }
+    (epilogue, tail.len())
+}
+
+/// As [`absorb`], on images in blocks of channels.
+pub(crate) fn absorb_blocked<'a>(
+    mut epilogue: blocked::Epilogue<'a>,
+    shape: &[usize],
+    tail: &'a [Tail],
+) -> (blocked::Epilogue<'a>, usize) {
+    for (done, part) in tail.iter().enumerate() {
+        match part {
+            Tail::Add(Value::Blocked(b))
+                if epilogue.activation.is_none() && epilogue.add.is_none() && b.shape() == shape =>
+            {
+                epilogue.add = Some((*b.layout(), b.elements()));
             }
             Tail::Unary(f) if epilogue.activation.is_none() => epilogue.activation = Some(*f),
             _ => return (epilogue, done),

@@ -1,5 +1,6 @@
 //! Functions of one operand, element by element.
 
+use isobit_kernels::blocked;
 use isobit_kernels::elementwise::{self, Binary, Operand};
 use isobit_kernels::math::{self, Unary};
 use isobit_numerics as num;
@@ -10,7 +11,8 @@ use crate::axes::fact;
 use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
-use crate::tail::Stage;
+use crate::blocked::{Blockwise, Role, Value, run_plain};
+use crate::tail::{Stage, Tail};
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -129,6 +131,35 @@ impl Op for Map {
 
     fn stage(&self) -> Option<Stage> {
         Some(Stage::Unary(self.0))
+    }
+
+    fn blockwise(&self) -> Option<&dyn Blockwise> {
+        Some(self)
+    }
+}
+
+impl Blockwise for Map {
+    fn role(&self) -> Role {
+        Role::Keeps { operands: 1 }
+    }
+
+    fn run_blocked(
+        &self,
+        ctx: &RunCtx<'_>,
+        operands: Vec<Option<Value>>,
+        tail: &[Tail],
+        to: Option<usize>,
+    ) -> Result<(Value, usize), OpError> {
+        let y = match (&operands[..], to) {
+            ([Some(Value::Blocked(x))], Some(to)) => x.map(ctx, to, |exec, layout, y| {
+                blocked::unary(exec, self.0, x.layout(), x.elements(), layout, y);
+            })?,
+            _ => None,
+        };
+        match y {
+            Some(y) => Ok((Value::Blocked(y), 0)),
+            None => run_plain(self, ctx, operands, tail),
+        }
     }
 }
 

@@ -72,6 +72,21 @@ impl Window {
         })
     }
 
+    /// How far windows of `kernel` reach beyond an image of any extents, where their pads or their rule say.
+    pub(crate) fn reach(&self, kernel: &[usize]) -> usize {
+        let span = |(d, k): (usize, &usize)| {
+            let dilation = self.dilations.as_ref().and_then(|l| l.get(d)).copied().unwrap_or(1);
+            k.saturating_sub(1).saturating_mul(dilation)
+        };
+        match self.auto_pad {
+            AutoPad::NotSet => self.pads.iter().flatten().copied().max().unwrap_or(0),
+            AutoPad::Valid => 0,
+            AutoPad::SameUpper | AutoPad::SameLower => {
+                kernel.iter().enumerate().map(span).max().unwrap_or(0).div_ceil(2)
+            }
+        }
+    }
+
     /// The geometry over spatial extents `input`; `kernel` where the attribute is left out.
     pub(crate) fn over(
         &self,

@@ -65,14 +65,19 @@ impl Uses {
         uses
     }
 
+    /// The step that defines a value.
+    pub(crate) fn defined(&self, v: ValueId) -> Option<usize> {
+        self.defined[v.0 as usize]
+    }
+
     /// The operands that a value is, where nobody else needs it.
     pub(crate) fn of(&self, v: ValueId) -> &[(usize, usize)] {
         if self.elsewhere[v.0 as usize] { &[] } else { &self.by[v.0 as usize] }
     }
 }
 
-/// The single result of a step that is an operator and runs.
-fn result(graph: &Graph, folded: &[Option<u64>], step: usize) -> Option<ValueId> {
+/// The single result of a step that runs.
+pub(crate) fn result(graph: &Graph, folded: &[Option<u64>], step: usize) -> Option<ValueId> {
     match graph.nodes[step].outputs[..] {
         [v] if folded[step].is_none() => v,
         _ => None,

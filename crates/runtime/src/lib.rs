@@ -25,6 +25,7 @@ mod control;
 mod error;
 mod fuse;
 mod infer;
+mod layout;
 mod meter;
 mod options;
 mod plan;

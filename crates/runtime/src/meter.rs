@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use isobit_kernels::Exec;
-use isobit_ops::{Code, Memory, OpError};
-use isobit_tensor::Datum;
+use isobit_ops::{Code, Memory, OpError, Value};
 
 use crate::{Limits, RunOptions};
 
@@ -86,18 +85,14 @@ impl<'a> Run<'a> {
     }
 
     /// Counts a result that is kept.
-    pub(crate) fn hold(&mut self, datum: &Datum) -> Result<(), Stop> {
-        if let Datum::Tensor(t) = datum {
-            self.held = self.held.saturating_add(t.byte_len() as u64);
-        }
+    pub(crate) fn hold(&mut self, value: &Value) -> Result<(), Stop> {
+        self.held = self.held.saturating_add(value.byte_len());
         within("bytes held", self.held, self.limits.held_bytes)
     }
 
     /// A result that nobody needs any more.
-    pub(crate) fn release(&mut self, datum: &Datum) {
-        if let Datum::Tensor(t) = datum {
-            self.held = self.held.saturating_sub(t.byte_len() as u64);
-        }
+    pub(crate) fn release(&mut self, value: &Value) {
+        self.held = self.held.saturating_sub(value.byte_len());
     }
 }
 

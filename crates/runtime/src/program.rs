@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use isobit_graph::{Graph, Node, ValueId};
 use isobit_kernels::{Exec, KernelSet};
-use isobit_ops::{BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, RunCtx, Tail, find};
+use isobit_ops::{BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, RunCtx, Tail, Value, find, plain};
 use isobit_tensor::{Datum, Tensor};
 
 use crate::control::Control;
 use crate::fuse::{self, Action, Link, Uses};
+use crate::layout;
 use crate::meter::{Run, Stop, Timed};
 use crate::plan::{Disorder, Plan};
 
@@ -37,6 +38,8 @@ pub(crate) struct Program {
     pub(crate) taken: BTreeMap<ValueId, Fact>,
     /// What each step may do on its result, of the steps after it.
     tails: Vec<Vec<Link>>,
+    /// The border of each step's result that is to be in blocks of channels.
+    borders: Vec<Option<usize>>,
 }
 
 /// Why a graph cannot be made ready.
@@ -100,6 +103,7 @@ impl Program {
             plan,
             taken: BTreeMap::new(),
             tails: Vec::new(),
+            borders: Vec::new(),
         };
         let uses = Uses::new(&program.graph);
         for step in 0..n {
@@ -107,6 +111,8 @@ impl Program {
             program.hand_over(step, &uses);
         }
         program.tails = fuse::tails(&program.graph, &program.steps, &program.folded_costs, &uses);
+        let Self { graph, steps, folded_costs, tails, .. } = &program;
+        program.borders = layout::borders(graph, steps, folded_costs, &uses, tails);
         Ok(program)
     }
 
@@ -150,8 +156,8 @@ impl Program {
     }
 
     /// Facts of a step's operands, of those too that it has taken over.
-    fn facts(&self, step: usize, operands: &Inputs) -> Vec<Option<Fact>> {
-        let mut facts = operand_facts(operands);
+    fn facts(&self, step: usize, operands: &[Option<Value>]) -> Vec<Option<Fact>> {
+        let mut facts: Vec<_> = operands.iter().map(|v| v.as_ref().map(Value::fact)).collect();
         for (fact, v) in facts.iter_mut().zip(&self.graph.nodes[step].inputs) {
             if fact.is_none() {
                 *fact = v.and_then(|v| self.taken.get(&v).cloned());
@@ -168,10 +174,10 @@ impl Program {
         captured: Vec<Datum>,
     ) -> Result<Vec<Datum>, Stop> {
         let graph = &self.graph;
-        let mut values: Vec<Option<Datum>> = vec![None; graph.values.len()];
+        let mut values: Vec<Option<Value>> = vec![None; graph.values.len()];
         let captures = graph.captures.iter().map(|(inner, _)| inner);
         for (v, datum) in graph.inputs.iter().zip(inputs).chain(captures.zip(captured)) {
-            values[v.0 as usize] = Some(datum);
+            values[v.0 as usize] = Some(Value::Datum(datum));
         }
         // Only what this graph computes counts as held by it.
         let mut own = vec![false; graph.values.len()];
@@ -190,29 +196,32 @@ impl Program {
                 let (time, cost) = (start.elapsed(), run.cost - before);
                 run.times.push(Timed { step, time, cost, fused: done[step].is_some() });
             }
-            for (v, datum) in graph.nodes[step].outputs.iter().zip(results) {
+            for (v, value) in graph.nodes[step].outputs.iter().zip(results) {
                 if let Some(v) = v {
-                    run.hold(&datum)?;
+                    run.hold(&value)?;
                     own[v.0 as usize] = true;
-                    values[v.0 as usize] = Some(datum);
+                    values[v.0 as usize] = Some(value);
                 }
             }
             for v in &self.plan.frees[step] {
-                if let Some(datum) = values[v.0 as usize].take().filter(|_| own[v.0 as usize]) {
-                    run.release(&datum);
+                if let Some(value) = values[v.0 as usize].take().filter(|_| own[v.0 as usize]) {
+                    run.release(&value);
                 }
             }
         }
         let outputs = graph.outputs.iter().map(|&v| self.lookup(v, &values)).collect();
-        for (datum, _) in values.iter().zip(own).filter(|(_, own)| *own) {
-            datum.iter().for_each(|d| run.release(d));
+        for (value, _) in values.iter().zip(own).filter(|(_, own)| *own) {
+            value.iter().for_each(|v| run.release(v));
         }
         Ok(outputs)
     }
 
-    /// A value that is known to be defined.
-    fn lookup(&self, v: ValueId, values: &[Option<Datum>]) -> Datum {
-        let computed = values[v.0 as usize].clone();
+    /// A value that is known to be defined, and not in blocks: results of the graph and what bodies capture are not.
+    fn lookup(&self, v: ValueId, values: &[Option<Value>]) -> Datum {
+        let computed = match &values[v.0 as usize] {
+            Some(Value::Datum(datum)) => Some(datum.clone()),
+            _ => None,
+        };
         computed
             .or_else(|| self.constant(v).cloned().map(Datum::Tensor))
             .expect("the plan checked that every value is defined before it is used")
@@ -222,11 +231,11 @@ impl Program {
         &self,
         step: usize,
         run: &mut Run<'_>,
-        values: &mut [Option<Datum>],
+        values: &mut [Option<Value>],
         own: &[bool],
         done: &mut [Option<usize>],
         stream: u64,
-    ) -> Result<Vec<Datum>, Stop> {
+    ) -> Result<Vec<Value>, Stop> {
         let node = &self.graph.nodes[step];
         let at = |error: OpError| Stop::Step { step, error };
         let tail = self.tail(step, values);
@@ -234,10 +243,11 @@ impl Program {
         let results = match &self.steps[step] {
             Step::Control(control) => {
                 run.charge(1)?;
-                control.run(run, step, operands, &|v| self.lookup(v, values))?
+                let operands = plain(&self.ctx(run, 0), operands).map_err(at)?.into_data();
+                let results = control.run(run, step, operands, &|v| self.lookup(v, values))?;
+                results.into_iter().map(Value::Datum).collect()
             }
             Step::Op(op) => {
-                let operands = Inputs::of_data(operands);
                 let facts = (run.metered || run.profile).then(|| self.facts(step, &operands));
                 if let (true, Some(facts)) = (run.metered, &facts) {
                     // Shapes depend on values here: what the step will cost is known once it is reached,
@@ -245,26 +255,35 @@ impl Program {
                     let results = op.infer(facts).map_err(at)?;
                     run.affords(op.cost(facts, &results))?;
                 }
-                let ctx = RunCtx {
-                    exec: run.exec,
-                    memory: run.memory,
-                    seed: run.seed,
-                    step: stream.wrapping_add(step as u64),
-                };
-                let results = if let Some(operand) = done[step] {
-                    // An earlier step did this one: its operand is its result.
-                    vec![operands.datum(operand).cloned().expect("a step that was done has its operand")]
-                } else if tail.is_empty() {
-                    op.run_any(&ctx, operands).map_err(at)?
-                } else {
-                    let (results, links) = op.run_tail(&ctx, operands, &tail).map_err(at)?;
-                    for link in &self.tails[step][..links] {
-                        link.steps.iter().for_each(|&(step, operand)| done[step] = Some(operand));
+                let ctx = self.ctx(run, stream.wrapping_add(step as u64));
+                let border = self.borders[step];
+                let in_blocks = border.is_some() || operands.iter().flatten().any(|v| v.as_blocked().is_some());
+                let (results, links) = match op.blockwise().filter(|_| in_blocks) {
+                    _ if done[step].is_some() => {
+                        // An earlier step did this one: its operand is its result.
+                        let value = done[step].and_then(|operand| operands.into_iter().nth(operand).flatten());
+                        (vec![value.expect("a step that was done has its operand")], 0)
                     }
-                    results.into_iter().map(Datum::Tensor).collect()
+                    Some(op) => {
+                        let (result, links) = op.run_blocked(&ctx, operands, &tail, border).map_err(at)?;
+                        (vec![result], links)
+                    }
+                    None => {
+                        let operands = plain(&ctx, operands).map_err(at)?;
+                        if tail.is_empty() {
+                            let results = op.run_any(&ctx, operands).map_err(at)?;
+                            (results.into_iter().map(Value::Datum).collect(), 0)
+                        } else {
+                            let (results, links) = op.run_tail(&ctx, operands, &tail).map_err(at)?;
+                            (results.into_iter().map(Value::from).collect(), links)
+                        }
+                    }
                 };
+                for link in &self.tails[step][..links] {
+                    link.steps.iter().for_each(|&(step, operand)| done[step] = Some(operand));
+                }
                 if let Some(facts) = facts {
-                    let produced: Vec<Fact> = results.iter().map(Fact::of).collect();
+                    let produced: Vec<Fact> = results.iter().map(Value::fact).collect();
                     run.charge(op.cost(&facts, &produced))?;
                 }
                 results
@@ -274,13 +293,18 @@ impl Program {
         Ok(results)
     }
 
+    fn ctx<'r>(&self, run: &Run<'r>, step: u64) -> RunCtx<'r> {
+        RunCtx { exec: run.exec, memory: run.memory, seed: run.seed, step }
+    }
+
     /// What a step may do on its result, with the values it takes; up to the first that is no tensor.
-    fn tail(&self, step: usize, values: &[Option<Datum>]) -> Vec<Tail> {
+    fn tail(&self, step: usize, values: &[Option<Value>]) -> Vec<Tail> {
+        let is_tensor = |v: &&Value| v.as_tensor().is_some() || v.as_blocked().is_some();
         let action = |link: &Link| match link.action {
             Action::Unary(f) => Some(Tail::Unary(f)),
             Action::Add(v) => {
-                let value = values[v.0 as usize].as_ref().and_then(Datum::as_tensor);
-                value.or_else(|| self.constant(v)).cloned().map(Tail::Add)
+                let value = values[v.0 as usize].as_ref().filter(is_tensor).cloned();
+                value.or_else(|| self.constant(v).cloned().map(Value::from)).map(Tail::Add)
             }
         };
         self.tails[step].iter().map_while(action).collect()
@@ -291,9 +315,9 @@ impl Program {
         &self,
         step: usize,
         run: &mut Run<'_>,
-        values: &mut [Option<Datum>],
+        values: &mut [Option<Value>],
         own: &[bool],
-    ) -> Vec<Option<Datum>> {
+    ) -> Vec<Option<Value>> {
         let node = &self.graph.nodes[step];
         let into_container = node.op.starts_with("Sequence") || node.op == "Optional";
         node.inputs
@@ -303,10 +327,10 @@ impl Program {
                 let v = (*v)?;
                 let slot = &mut values[v.0 as usize];
                 let value = if last { slot.take() } else { slot.clone() };
-                if let Some(datum) = value.as_ref().filter(|_| last && own[v.0 as usize] && !into_container) {
-                    run.release(datum);
+                if let Some(value) = value.as_ref().filter(|_| last && own[v.0 as usize] && !into_container) {
+                    run.release(value);
                 }
-                value.or_else(|| self.constant(v).cloned().map(Datum::Tensor))
+                value.or_else(|| self.constant(v).cloned().map(Value::from))
             })
             .collect()
     }

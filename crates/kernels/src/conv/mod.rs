@@ -76,6 +76,7 @@ impl Conv2d {
 pub struct Filters {
     rows: OnceLock<Vec<PackedA>>,
     columns: OnceLock<Vec<PackedB>>,
+    blocks: OnceLock<Vec<f32>>,
 }
 
 impl Filters {
@@ -84,6 +85,11 @@ impl Filters {
         let (gm, taps) = (c.group_filters(), c.taps());
         let pack = |w| PackedA::new(set, gm, taps, View::row_major(w, taps));
         self.rows.get_or_init(|| w.chunks_exact(gm * taps).map(pack).collect())
+    }
+
+    /// Filters for [`crate::blocked::conv2d`].
+    pub fn blocks(&self, set: KernelSet, c: &Conv2d, w: &[f32]) -> &[f32] {
+        self.blocks.get_or_init(|| crate::blocked::pack(set, c, w))
     }
 
     /// Filters as the columns of the right side, one matrix a group.

@@ -76,7 +76,7 @@ impl Loop {
             let tails = outputs.split_off(1 + self.states);
             states = outputs.split_off(1);
             for (stack, tail) in stacks.iter_mut().zip(tails) {
-                flow.run.hold(&tail)?;
+                flow.run.hold(&tail.clone().into())?;
                 stack.push(tail.into_tensor().map_err(|d| {
                     flow.error(OpError::input(format!("{} where iterations yield tensors", d.kind())))
                 })?);

@@ -118,7 +118,7 @@ impl Scan {
             let tails = outputs.split_off(self.states);
             states = outputs;
             for (stack, tail) in stacks.iter_mut().zip(tails) {
-                flow.run.hold(&tail)?;
+                flow.run.hold(&tail.clone().into())?;
                 stack.push(tail.into_tensor().map_err(|d| {
                     flow.error(OpError::input(format!("{} where iterations yield tensors", d.kind())))
                 })?);

@@ -42,7 +42,7 @@ impl SequenceMap {
             };
             let outputs = flow.body(&self.body, operands.iter().map(item).collect())?;
             for (result, output) in results.iter_mut().zip(outputs) {
-                flow.run.hold(&output)?;
+                flow.run.hold(&output.clone().into())?;
                 result.push(output);
             }
         }

@@ -1,0 +1,272 @@
+//! Images in blocks of 16 channels: `[batch][channels / 16][height][width][16]`, with a border of zeros. There the channels
+//! of a pixel are a vector, so that a convolution reads its windows where they lie, and nothing is packed between
+//! one convolution and the next.
+//!
+//! A layout changes no result: every function here does the operations of its namesake on planes, in the same order.
+
+mod conv;
+mod depthwise;
+mod pool;
+mod tile;
+
+pub use conv::{Source, conv2d, fits, pack, reach};
+pub use pool::{global_mean, max_pool};
+
+use isobit_numerics as num;
+
+use crate::dispatch::multiversion;
+use crate::elementwise::Binary;
+use crate::math::{self, Unary};
+use crate::shared::Shared;
+use crate::{Exec, KernelSet};
+
+/// Channels of a block.
+pub const LANES: usize = 16;
+
+/// Where the elements of images lie. The lanes past the last channel are there and have no meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocks {
+    /// Images.
+    pub batch: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Height and width.
+    pub size: [usize; 2],
+    /// Rows and columns of zeros on every side.
+    pub border: usize,
+}
+
+impl Blocks {
+    /// Blocks of channels.
+    pub fn blocks(&self) -> usize {
+        self.channels.div_ceil(LANES)
+    }
+
+    /// Elements from row to row.
+    fn row(&self) -> usize {
+        (self.size[1] + 2 * self.border) * LANES
+    }
+
+    /// Elements from block to block.
+    fn block(&self) -> usize {
+        (self.size[0] + 2 * self.border) * self.row()
+    }
+
+    /// Elements of all images; `None` beyond index arithmetic.
+    pub fn elements(&self) -> Option<usize> {
+        let side = |d: usize| self.border.checked_mul(2)?.checked_add(self.size[d]);
+        let plane = side(0)?.checked_mul(side(1)?)?.checked_mul(LANES)?;
+        plane.checked_mul(self.blocks())?.checked_mul(self.batch)
+    }
+
+    /// Where block `b` of image `n` begins, its border included.
+    fn start(&self, n: usize, b: usize) -> usize {
+        (n * self.blocks() + b) * self.block()
+    }
+
+    /// Where row `h` of block `b` of image `n` begins, without its border.
+    fn at(&self, n: usize, b: usize, h: usize) -> usize {
+        self.start(n, b) + (h + self.border) * self.row() + self.border * LANES
+    }
+
+    fn holds(&self, x: &[f32]) -> bool {
+        self.elements() == Some(x.len())
+    }
+
+    /// Writes the zeros of the border of block `b` of image `n`, which begins `y`.
+    fn clear_border(&self, y: &mut [f32]) {
+        let ([h, w], border, row) = (self.size, self.border, self.row());
+        if border == 0 {
+            return;
+        }
+        let y = &mut y[..self.block()];
+        y[..border * row + border * LANES].fill(0.0);
+        for r in 0..h {
+            let end = (border + r) * row + (border + w) * LANES;
+            let next = if r + 1 < h { end + 2 * border * LANES } else { self.block() };
+            y[end..next].fill(0.0);
+        }
+        if h == 0 {
+            y.fill(0.0);
+        }
+    }
+
+    /// Calls `f(n, b, y)` for each block of each image with its elements, on the pool, once their border is zeros.
+    fn each(&self, exec: Exec<'_>, y: &mut [f32], f: impl Fn(usize, usize, &mut [f32]) + Sync) {
+        assert!(self.holds(y));
+        let (count, len) = (self.batch * self.blocks(), self.block());
+        if len == 0 {
+            return;
+        }
+        let y = Shared::new(y);
+        let pieces = if count * len < 1 << 14 { 1 } else { count.min(4 * exec.pool().threads()) };
+        exec.pool().for_each(pieces, &|piece| {
+            for i in piece * count / pieces..(piece + 1) * count / pieces {
+                // SAFETY: block i belongs to this piece alone.
+                let y = unsafe { y.slice(i * len, len) };
+                self.clear_border(y);
+                f(i / self.blocks(), i % self.blocks(), y);
+            }
+        });
+    }
+
+    /// As [`Blocks::each`] for each row, without its border: `f(n, b, h, row)`.
+    fn each_row(&self, exec: Exec<'_>, y: &mut [f32], f: impl Fn(usize, usize, usize, &mut [f32]) + Sync) {
+        self.each(exec, y, |n, b, y| {
+            for h in 0..self.size[0] {
+                let row = &mut y[(h + self.border) * self.row() + self.border * LANES..][..self.size[1] * LANES];
+                f(n, b, h, row);
+            }
+        });
+    }
+
+    fn row_of<'a>(&self, x: &'a [f32], n: usize, b: usize, h: usize) -> &'a [f32] {
+        &x[self.at(n, b, h)..][..self.size[1] * LANES]
+    }
+}
+
+/// What happens to each element after its chain: a bias for each channel is added, another image is added, a function is
+/// applied, in this order, each rounded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// One value a channel.
+    pub bias: Option<&'a [f32]>,
+    /// Another image of the same extents; its border may be another.
+    pub add: Option<(Blocks, &'a [f32])>,
+    /// A function.
+    pub activation: Option<Unary>,
+}
+
+/// Images from planes: `[batch][channels][height][width]`.
+///
+/// # Panics
+/// When a slice does not have the length that the extents say.
+pub fn from_planes(exec: Exec<'_>, x: &[f32], to: &Blocks, y: &mut [f32]) {
+    let pixels = to.size[0] * to.size[1];
+    assert_eq!(x.len(), to.batch * to.channels * pixels);
+    to.each_row(exec, y, |n, b, h, row| {
+        let first = n * to.channels + b * LANES;
+        let lanes = LANES.min(to.channels - b * LANES);
+        interleave(exec.set(), &x[first * pixels + h * to.size[1]..], pixels, lanes, row);
+    });
+}
+
+multiversion! {
+    /// `y[i][lane] = x[lane * step + i]`; 0 in the lanes past the last.
+    fn interleave(x: &[f32], step: usize, lanes: usize, y: &mut [f32]) {
+        if lanes < LANES {
+            y.fill(0.0);
+        }
+        for lane in 0..lanes {
+            for (y, &x) in y.iter_mut().skip(lane).step_by(LANES).zip(&x[lane * step..]) {
+                *y = x;
+            }
+        }
+    }
+}
+
+/// Planes from images: `[batch][channels][height][width]`.
+///
+/// # Panics
+/// When a slice does not have the length that the extents say.
+pub fn to_planes(exec: Exec<'_>, from: &Blocks, x: &[f32], y: &mut [f32]) {
+    let [height, width] = from.size;
+    assert!(from.holds(x));
+    assert_eq!(y.len(), from.batch * from.channels * height * width);
+    if y.is_empty() {
+        return;
+    }
+    let blocks = from.blocks();
+    let y = Shared::new(y);
+    exec.pool().for_each(from.batch * blocks, &|i| {
+        let (n, b) = (i / blocks, i % blocks);
+        let lanes = LANES.min(from.channels - b * LANES);
+        let pixels = height * width;
+        // SAFETY: the planes of this block.
+        let y = unsafe { y.slice((n * from.channels + b * LANES) * pixels, lanes * pixels) };
+        for h in 0..height {
+            let row = from.row_of(x, n, b, h);
+            for lane in 0..lanes {
+                let y = &mut y[lane * pixels + h * width..][..width];
+                crate::strided::copy(&row[lane..], LANES, y);
+            }
+        }
+    });
+}
+
+/// A function of each element.
+///
+/// # Panics
+/// When a slice does not have the length that the extents say, or these differ in more than the border.
+pub fn unary(exec: Exec<'_>, f: Unary, from: &Blocks, x: &[f32], to: &Blocks, y: &mut [f32]) {
+    assert!(from.holds(x) && Blocks { border: to.border, ..*from } == *to);
+    to.each_row(exec, y, |n, b, h, row| {
+        row.copy_from_slice(from.row_of(x, n, b, h));
+        math::apply(exec.set(), f, row);
+    });
+}
+
+/// `f(a, b)` element by element.
+///
+/// # Panics
+/// When a slice does not have the length that the extents say, or these differ in more than the border.
+pub fn binary(
+    exec: Exec<'_>,
+    f: Binary,
+    (a, x): (&Blocks, &[f32]),
+    (b, z): (&Blocks, &[f32]),
+    to: &Blocks,
+    y: &mut [f32],
+) {
+    let extents = |l: &Blocks| Blocks { border: 0, ..*l };
+    assert!(a.holds(x) && b.holds(z) && extents(a) == extents(to) && extents(b) == extents(to));
+    to.each_row(exec, y, |n, block, h, row| {
+        crate::elementwise::many_many(
+            exec.set(),
+            f,
+            a.row_of(x, n, block, h),
+            b.row_of(z, n, block, h),
+            row,
+        );
+    });
+}
+
+/// `f(x, gate)` where the gate has one value for each channel of each image: `[batch][channels]`.
+///
+/// # Panics
+/// When a slice does not have the length that the extents say, or these differ in more than the border.
+pub fn gated(
+    exec: Exec<'_>,
+    f: Binary,
+    from: &Blocks,
+    x: &[f32],
+    gate: &[f32],
+    to: &Blocks,
+    y: &mut [f32],
+) {
+    assert!(from.holds(x) && Blocks { border: to.border, ..*from } == *to);
+    assert_eq!(gate.len(), from.batch * from.channels);
+    to.each_row(exec, y, |n, b, h, row| {
+        let lanes = LANES.min(from.channels - b * LANES);
+        let mut gates = [0.0; LANES];
+        gates[..lanes].copy_from_slice(&gate[n * from.channels + b * LANES..][..lanes]);
+        gate_row(exec.set(), f, from.row_of(x, n, b, h), &gates, row);
+    });
+}
+
+multiversion! {
+    fn gate_row(f: Binary, x: &[f32], gate: &[f32; LANES], y: &mut [f32]) {
+        crate::elementwise::by_operation!(f, op => {
+            for (y, x) in y.chunks_exact_mut(LANES).zip(x.chunks_exact(LANES)) {
+                for i in 0..LANES {
+                    y[i] = op(x[i], gate[i]);
+                }
+            }
+        });
+    }
+}
+
+/// Whether images in blocks are of use to a kernel set: the scalar one has the definition alone.
+pub fn is_for(set: KernelSet) -> bool {
+    set != KernelSet::Scalar
+}

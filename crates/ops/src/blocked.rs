@@ -1,0 +1,192 @@
+//! Values as they are during a run: images may be in blocks of channels between operators that know them. That is a matter
+//! of memory alone: extents, cost and bits are those of the tensor.
+
+use isobit_kernels::Exec;
+use isobit_kernels::blocked::{Blocks, to_planes};
+use isobit_tensor::{Buf, DType, Datum, Tensor};
+
+use crate::{Fact, Inputs, Memory, OpError, RunCtx, Tail};
+
+/// A value of a run.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// As everybody knows it.
+    Datum(Datum),
+    /// Images in blocks of channels.
+    Blocked(Blocked),
+}
+
+impl Value {
+    /// The tensor, where it is one.
+    pub fn as_tensor(&self) -> Option<&Tensor> {
+        match self {
+            Value::Datum(d) => d.as_tensor(),
+            Value::Blocked(_) => None,
+        }
+    }
+
+    /// The images in blocks, where it is those.
+    pub fn as_blocked(&self) -> Option<&Blocked> {
+        match self {
+            Value::Datum(_) => None,
+            Value::Blocked(b) => Some(b),
+        }
+    }
+
+    /// What is known of it.
+    pub fn fact(&self) -> Fact {
+        match self {
+            Value::Datum(d) => Fact::of(d),
+            Value::Blocked(b) => Fact::fixed(DType::F32, &b.shape()),
+        }
+    }
+
+    /// Bytes of the tensor that it is; 0 for a container.
+    pub fn byte_len(&self) -> u64 {
+        match self {
+            Value::Datum(d) => d.as_tensor().map_or(0, |t| t.byte_len() as u64),
+            Value::Blocked(b) => b.shape().iter().fold(4, |n: u64, &d| n.saturating_mul(d as u64)),
+        }
+    }
+
+    /// As everybody knows it.
+    pub fn into_datum(self, ctx: &RunCtx<'_>) -> Result<Datum, OpError> {
+        match self {
+            Value::Datum(d) => Ok(d),
+            Value::Blocked(b) => Ok(Datum::Tensor(b.planes(ctx)?)),
+        }
+    }
+}
+
+impl From<Datum> for Value {
+    fn from(d: Datum) -> Self {
+        Value::Datum(d)
+    }
+}
+
+impl From<Tensor> for Value {
+    fn from(t: Tensor) -> Self {
+        Value::Datum(Datum::Tensor(t))
+    }
+}
+
+/// Operands as everybody knows them.
+pub fn plain(ctx: &RunCtx<'_>, operands: Vec<Option<Value>>) -> Result<Inputs, OpError> {
+    let datum = |v: Option<Value>| v.map(|v| v.into_datum(ctx)).transpose();
+    Ok(Inputs::of_data(operands.into_iter().map(datum).collect::<Result<_, _>>()?))
+}
+
+/// Images of f32 in blocks of channels: `[batch, channels, height, width]` for all but those who read them.
+#[derive(Debug, Clone)]
+pub struct Blocked {
+    layout: Blocks,
+    elements: Buf<f32>,
+    /// The first element that is used: the start of a cache line.
+    start: usize,
+}
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+
+/// Elements that blocks may take beyond twice those of the tensor: borders weigh more than small images (4 MiB).
+const SLACK: usize = 1 << 20;
+
+impl Blocked {
+    /// Images of `layout` that `fill` writes; `None` where they would take far more memory than the tensor.
+    pub(crate) fn make(
+        memory: &Memory,
+        layout: Blocks,
+        fill: impl FnOnce(&mut [f32]),
+    ) -> Result<Option<Self>, OpError> {
+        let [height, width] = layout.size;
+        let tensor = memory.check::<f32>(&[layout.batch, layout.channels, height, width])?;
+        let most = tensor.saturating_mul(2).saturating_add(SLACK);
+        let Some(n) = layout.elements().filter(|&n| n <= most) else { return Ok(None) };
+        let Ok(mut elements) = memory.alloc::<f32>(&[n + LINE]) else { return Ok(None) };
+        let start = Self::start(&elements);
+        fill(&mut elements[start..start + n]);
+        Ok(Some(Self { layout, elements: elements.into(), start }))
+    }
+
+    fn start(elements: &[f32]) -> usize {
+        let start = elements.as_ptr().align_offset(LINE * size_of::<f32>());
+        if start < LINE { start } else { 0 }
+    }
+
+    /// Extents of the tensor that it is.
+    pub fn shape(&self) -> [usize; 4] {
+        let Blocks { batch, channels, size: [height, width], .. } = self.layout;
+        [batch, channels, height, width]
+    }
+
+    pub(crate) fn layout(&self) -> &Blocks {
+        &self.layout
+    }
+
+    pub(crate) fn elements(&self) -> &[f32] {
+        &self.elements[self.start..][..self.layout.elements().expect("images in memory")]
+    }
+
+    /// The tensor.
+    pub(crate) fn planes(&self, ctx: &RunCtx<'_>) -> Result<Tensor, OpError> {
+        let mut out = ctx.memory.alloc::<f32>(&self.shape())?;
+        to_planes(ctx.exec, &self.layout, self.elements(), &mut out);
+        Ok(Tensor::new(&self.shape(), out)?)
+    }
+
+    /// Images of the same extents, with a border, that `fill` makes of these.
+    pub(crate) fn map(
+        &self,
+        ctx: &RunCtx<'_>,
+        border: usize,
+        fill: impl FnOnce(Exec<'_>, &Blocks, &mut [f32]),
+    ) -> Result<Option<Self>, OpError> {
+        let layout = Blocks { border, ..self.layout };
+        Self::make(ctx.memory, layout, |y| fill(ctx.exec, &layout, y))
+    }
+}
+
+/// What an operator does with images in blocks of channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Operand 0 may be in blocks, best with a border of this many zeros; the result can be whatever operand 0 is.
+    Makes {
+        /// How far windows reach beyond the image.
+        border: usize,
+    },
+    /// Operands from the first may be in blocks, and then the result can be.
+    Keeps {
+        /// How many of them.
+        operands: usize,
+    },
+    /// Operand 0 may be in blocks; the result is not.
+    Ends,
+}
+
+/// An operator that knows images in blocks of channels.
+pub trait Blockwise {
+    /// What it does with them.
+    fn role(&self) -> Role;
+
+    /// As [`crate::Op::run_tail`], on values of any layout. The result may be in blocks, best with a border of `to` zeros,
+    /// where that is given.
+    fn run_blocked(
+        &self,
+        ctx: &RunCtx<'_>,
+        operands: Vec<Option<Value>>,
+        tail: &[Tail],
+        to: Option<usize>,
+    ) -> Result<(Value, usize), OpError>;
+}
+
+/// The operands as everybody knows them, for an operator that finds nothing to do in blocks.
+pub(crate) fn run_plain(
+    op: &dyn crate::Op,
+    ctx: &RunCtx<'_>,
+    operands: Vec<Option<Value>>,
+    tail: &[Tail],
+) -> Result<(Value, usize), OpError> {
+    let (mut results, done) = op.run_tail(ctx, plain(ctx, operands)?, tail)?;
+    let result = results.pop().ok_or_else(|| OpError::input("an operator without a result"))?;
+    Ok((result.into(), done))
+}

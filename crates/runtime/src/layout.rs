@@ -1,0 +1,106 @@
+//! Which values are images in blocks of channels ([`isobit_ops::Blockwise`]).
+//!
+//! A value is, where the step that makes it can do so and everybody who uses it knows blocks: nothing is turned to and fro.
+//! A layout changes no result and no account.
+
+use isobit_graph::{Graph, ValueId};
+use isobit_ops::{Blockwise, Role};
+
+use crate::fuse::{Link, Uses, result};
+use crate::program::Step;
+
+/// For each step, the border that its result (or that of its whole tail) is best given, where that is to be in blocks.
+pub(crate) fn borders(
+    graph: &Graph,
+    steps: &[Step],
+    folded: &[Option<u64>],
+    uses: &Uses,
+    tails: &[Vec<Link>],
+) -> Vec<Option<usize>> {
+    let layout = Layout { graph, steps, folded, uses };
+    let inside = layout.inside();
+    let border = |step: usize| {
+        let first = layout.result(step).filter(|v| inside[v.0 as usize])?;
+        let last = tails[step].last().and_then(|link| link.steps.last());
+        let v = last.map_or(Some(first), |&(s, _)| layout.result(s))?;
+        inside[v.0 as usize].then(|| layout.border(v))
+    };
+    (0..steps.len()).map(border).collect()
+}
+
+struct Layout<'a> {
+    graph: &'a Graph,
+    steps: &'a [Step],
+    folded: &'a [Option<u64>],
+    uses: &'a Uses,
+}
+
+impl Layout<'_> {
+    fn role(&self, step: usize) -> Option<Role> {
+        match &self.steps[step] {
+            Step::Op(op) if self.folded[step].is_none() => op.blockwise().map(Blockwise::role),
+            _ => None,
+        }
+    }
+
+    /// The result of a step that can make blocks.
+    fn result(&self, step: usize) -> Option<ValueId> {
+        matches!(self.role(step)?, Role::Makes { .. } | Role::Keeps { .. })
+            .then(|| result(self.graph, self.folded, step))?
+    }
+
+    /// Operands of a step that may be in blocks.
+    fn operands(&self, step: usize) -> usize {
+        match self.role(step) {
+            Some(Role::Makes { .. } | Role::Ends) => 1,
+            Some(Role::Keeps { operands }) => operands,
+            None => 0,
+        }
+    }
+
+    /// The values in blocks: the largest set in which everyone agrees.
+    fn inside(&self) -> Vec<bool> {
+        let mut inside = vec![false; self.graph.values.len()];
+        let mut open: Vec<usize> = (0..self.steps.len()).collect();
+        for v in open.iter().filter_map(|&step| self.result(step)) {
+            inside[v.0 as usize] = true;
+        }
+        while let Some(step) = open.pop() {
+            let Some(v) = self.result(step).filter(|v| inside[v.0 as usize]) else { continue };
+            if self.agrees(step, v, &inside) {
+                continue;
+            }
+            inside[v.0 as usize] = false;
+            // Those who hoped for it look again.
+            open.extend(self.uses.of(v).iter().map(|&(s, _)| s));
+            let operands = self.graph.nodes[step].inputs.iter().flatten();
+            open.extend(operands.filter_map(|&o| self.uses.defined(o)));
+        }
+        inside
+    }
+
+    /// Whether a step and all users of its result agree that it is in blocks.
+    fn agrees(&self, step: usize, v: ValueId, inside: &[bool]) -> bool {
+        let is_inside = |v: ValueId| inside[v.0 as usize];
+        let makes = match self.role(step) {
+            Some(Role::Keeps { .. }) => self.graph.nodes[step].inputs.iter().all(|o| o.is_some_and(is_inside)),
+            Some(Role::Makes { .. }) => true,
+            _ => false,
+        };
+        let takes = |&(s, operand): &(usize, usize)| {
+            let keeps = matches!(self.role(s), Some(Role::Keeps { .. }));
+            operand < self.operands(s) && (!keeps || self.result(s).is_some_and(is_inside))
+        };
+        let users = self.uses.of(v);
+        makes && !users.is_empty() && users.iter().all(takes)
+    }
+
+    /// The widest border that a user of a value asks for.
+    fn border(&self, v: ValueId) -> usize {
+        let asked = |&(s, _): &(usize, usize)| match self.role(s) {
+            Some(Role::Makes { border }) => border,
+            _ => 0,
+        };
+        self.uses.of(v).iter().map(asked).max().unwrap_or(0)
+    }
+}
