@@ -10,7 +10,7 @@ use crate::axes::fact;
 use crate::broadcast::{broadcast, broadcast_facts, zip};
 use crate::fold::fold;
 use crate::number::Number;
-use crate::blocked::{Blockwise, Role, Value, run_plain};
+use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
 use crate::tail::{Stage, Tail};
 use crate::typed::typed;
 use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -69,27 +69,33 @@ impl Blockwise for Arith {
         tail: &[Tail],
         to: Option<usize>,
     ) -> Result<(Value, usize), OpError> {
+        let mut operands = operands;
+        let gate = |t: &Value, x: &Blocked| {
+            let [batch, channels, ..] = x.shape();
+            let fits = |t: &&Tensor| *t.shape() == [batch, channels, 1, 1] && t.dtype() == DType::F32;
+            t.as_tensor().filter(fits).cloned()
+        };
+        // One value a channel, in either place: only where the operands' order has no say.
+        let gated = match &operands[..] {
+            _ if to.is_none() || !matches!(self.0, Binary::Add | Binary::Mul) => None,
+            [Some(Value::Blocked(x)), Some(other)] => gate(other, x).map(|t| (0, t)),
+            [Some(other), Some(Value::Blocked(x))] => gate(other, x).map(|t| (1, t)),
+            _ => None,
+        };
+        if let Some((i, gate)) = gated
+            && let Some(Value::Blocked(x)) = operands[i].take()
+        {
+            let mut y = x.unique(ctx)?;
+            let layout = *y.layout();
+            blocked::gate(ctx.exec, self.0, &layout, y.elements_mut()?, gate.as_slice()?);
+            return Ok((Value::Blocked(y), 0));
+        }
         let result = match (&operands[..], to) {
             ([Some(Value::Blocked(a)), Some(Value::Blocked(b))], Some(to)) if a.shape() == b.shape() => {
                 a.map(ctx, to, |exec, layout, y| {
                     let (a, b) = ((a.layout(), a.elements()), (b.layout(), b.elements()));
                     blocked::binary(exec, self.0, a, b, layout, y);
                 })?
-            }
-            // One value a channel, in either place: only where the operands' order has no say.
-            ([Some(Value::Blocked(x)), Some(gate)] | [Some(gate), Some(Value::Blocked(x))], Some(to))
-                if matches!(self.0, Binary::Add | Binary::Mul) =>
-            {
-                let [batch, channels, ..] = x.shape();
-                match gate.as_tensor().filter(|t| *t.shape() == [batch, channels, 1, 1]) {
-                    Some(t) if t.dtype() == DType::F32 => {
-                        let gate = t.as_slice::<f32>()?;
-                        x.map(ctx, to, |exec, layout, y| {
-                            blocked::gated(exec, self.0, x.layout(), x.elements(), gate, layout, y);
-                        })?
-                    }
-                    _ => None,
-                }
             }
             _ => None,
         };

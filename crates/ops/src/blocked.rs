@@ -144,6 +144,22 @@ impl Blocked {
         let layout = Blocks { border, ..self.layout };
         Self::make(ctx.memory, layout, |y| fill(ctx.exec, &layout, y))
     }
+
+    /// The elements to write to, where nobody else holds them.
+    pub(crate) fn elements_mut(&mut self) -> Result<&mut [f32], OpError> {
+        let n = self.layout.elements().expect("images in memory");
+        let elements = self.elements.get_mut().ok_or_else(|| OpError::input("images that others hold"))?;
+        Ok(&mut elements[self.start..][..n])
+    }
+
+    /// These, or a copy that nobody else holds.
+    pub(crate) fn unique(self, ctx: &RunCtx<'_>) -> Result<Self, OpError> {
+        if self.elements.is_unique() {
+            return Ok(self);
+        }
+        let copy = Self::make(ctx.memory, self.layout, |y| y.copy_from_slice(self.elements()))?;
+        copy.ok_or_else(|| OpError::input("images too large for another copy"))
+    }
 }
 
 /// What an operator does with images in blocks of channels.

@@ -14,6 +14,8 @@ const STEPS: usize = 512;
 /// Elements of the image that stay in the second-level cache while the panels of filters pass by.
 const BAND: usize = 3 << 16;
 
+/// Elements of a result after which a function is applied to them.
+pub(super) const ACTIVATED: usize = 1 << 12;
 /// Tiles that ask for the next panel of weights together.
 const AHEAD: usize = 4;
 
@@ -290,14 +292,17 @@ impl<'a> Product<'a> {
             for chunk in (0..groups).step_by(per_chunk) {
                 let chunk = chunk..groups.min(chunk + per_chunk);
                 for panel in panels.clone() {
-                    let mut row = rows.start;
+                    let (mut row, mut waiting) = (rows.start, rows.start);
                     while row < rows.end {
                         let two = pairs && row % c.output[0] + 1 < c.output[0] && row + 1 < rows.end;
                         self.row(row, two, panel, chunk.clone(), row - rows.start, y);
                         row += 1 + usize::from(two);
-                    }
-                    if chunk.end == groups {
-                        self.activate(rows.clone(), panel, y);
+                        // While the results are near.
+                        let many = (row - waiting) * c.output[1] * self.nr >= ACTIVATED;
+                        if chunk.end == groups && (many || row == rows.end) {
+                            self.activate(waiting..row, panel, y);
+                            waiting = row;
+                        }
                     }
                 }
             }

@@ -1,15 +1,12 @@
 //! One filter a channel: the channels of a pixel are a vector.
 
-use super::conv::{Input, activate};
+use super::conv::{ACTIVATED, Input, activate};
 use super::tile::{self, Strip};
 use super::{Blocks, Epilogue, LANES};
 use crate::Exec;
 use crate::conv::Conv2d;
 use crate::math::Unary;
 use crate::shared::Shared;
-
-/// Elements of a result after which a function is applied to them.
-const ACTIVATED: usize = 1 << 12;
 
 pub(super) fn depthwise(
     exec: Exec<'_>,

@@ -231,35 +231,26 @@ pub fn binary(
     });
 }
 
-/// `f(x, gate)` where the gate has one value for each channel of each image: `[batch][channels]`.
+/// `x = f(x, gate)` where the gate has one value for each channel of each image: `[batch][channels]`. The border stays.
 ///
 /// # Panics
-/// When a slice does not have the length that the extents say, or these differ in more than the border.
-pub fn gated(
-    exec: Exec<'_>,
-    f: Binary,
-    from: &Blocks,
-    x: &[f32],
-    gate: &[f32],
-    to: &Blocks,
-    y: &mut [f32],
-) {
-    assert!(from.holds(x) && Blocks { border: to.border, ..*from } == *to);
-    assert_eq!(gate.len(), from.batch * from.channels);
-    to.each_row(exec, y, |n, b, h, row| {
-        let lanes = LANES.min(from.channels - b * LANES);
+/// When a slice does not have the length that the extents say.
+pub fn gate(exec: Exec<'_>, f: Binary, layout: &Blocks, x: &mut [f32], gate: &[f32]) {
+    assert_eq!(gate.len(), layout.batch * layout.channels);
+    layout.each_row(exec, x, |n, b, _, row| {
+        let lanes = LANES.min(layout.channels - b * LANES);
         let mut gates = [0.0; LANES];
-        gates[..lanes].copy_from_slice(&gate[n * from.channels + b * LANES..][..lanes]);
-        gate_row(exec.set(), f, from.row_of(x, n, b, h), &gates, row);
+        gates[..lanes].copy_from_slice(&gate[n * layout.channels + b * LANES..][..lanes]);
+        gate_row(exec.set(), f, &gates, row);
     });
 }
 
 multiversion! {
-    fn gate_row(f: Binary, x: &[f32], gate: &[f32; LANES], y: &mut [f32]) {
+    fn gate_row(f: Binary, gate: &[f32; LANES], x: &mut [f32]) {
         crate::elementwise::by_operation!(f, op => {
-            for (y, x) in y.chunks_exact_mut(LANES).zip(x.chunks_exact(LANES)) {
+            for x in x.chunks_exact_mut(LANES) {
                 for i in 0..LANES {
-                    y[i] = op(x[i], gate[i]);
+                    x[i] = op(x[i], gate[i]);
                 }
             }
         });

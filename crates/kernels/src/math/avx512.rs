@@ -5,8 +5,10 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-/// Relative error bound of every program here; the worst errors are near 2^-46.
-const BOUND: f64 = 1.0 / (1u64 << 44) as f64;
+/// The relative error of a program here is below 2^-bits, for one of these: the worst errors are near 2^-46 and 2^-41.5. Fewer
+/// bits are a shorter program, and more elements in doubt: one in 2^16 instead of one in 2^19.
+const FINE: u32 = 44;
+const ROUGH: u32 = 41;
 /// Adding this leaves the nearest integer in the low bits (|x| below 2^51).
 const ROUND: f64 = 6755399441055744.0;
 /// 16 / ln 2.
@@ -51,6 +53,9 @@ const EXPM1: [f64; 6] = [
     0.00833347325437616,
     0.0013889063789935463,
 ];
+/// The same for e^r within 2^-47; near 0 alone (e^r - 1) / r is less exact.
+const EXPM1_SHORT: [f64; 5] =
+    [1.0, 0.4999999998682864, 0.1666666666478505, 0.041667573978852804, 0.00833346294909859];
 /// Where the pieces of erf are expanded: 0, then the middle of each quarter.
 const ERF_CENTRE: [f64; 16] = [
     0.0, 0.375, 0.625, 0.875, 1.125, 1.375, 1.625, 1.875, 2.125, 2.375, 2.625, 2.875, 3.125, 3.375, 3.625,
@@ -300,21 +305,31 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
     // SAFETY: the caller's promise.
     unsafe {
         match f {
-            Function::Exp => each(x, definition, |x| x, |x| exp(x), |_, y| y, |_, y| y),
-            Function::Sigmoid => {
-                each(x, definition, |x| x, |x| exp_of_minus(x), |_, e| logistic(e), |_, y| y)
-            }
-            Function::Tanh => each(x, definition, |x| x, |x| expm1_of_double(x), |x, t| tanh(x, t), |_, y| y),
-            Function::Erf => each(x, definition, |x| x, |x| erf(x), |x, y| signed(x, y), |_, y| y),
-            Function::Silu => each(
+            Function::Exp => each::<FINE, true>(x, definition, |x| x, |x| exp(x), |_, y| y, |_, y| y),
+            Function::Sigmoid => each::<ROUGH, true>(
                 x,
                 definition,
                 |x| x,
-                |x| exp_of_minus(x),
+                |x| exp_of_minus(limit(x, -110.0, 110.0)),
+                |_, e| logistic(e),
+                |_, y| y,
+            ),
+            Function::Tanh => {
+                each::<FINE, true>(x, definition, |x| x, |x| expm1_of_double(x), |x, t| tanh(x, t), |_, y| y)
+            }
+            Function::Erf => {
+                each::<FINE, true>(x, definition, |x| x, |x| erf(x), |x, y| signed(x, y), |_, y| y)
+            }
+            Function::Silu => each::<ROUGH, true>(
+                x,
+                definition,
+                |x| x,
+                // The lesser magnitude with the sign of x; where x is NaN, the product is.
+                |x| exp_of_minus(x.map(|x| _mm512_range_pd::<0b0010>(x, splat(110.0)))),
                 |_, e| logistic(e),
                 |x, y| _mm512_mul_ps(x, y),
             ),
-            Function::Gelu => each(
+            Function::Gelu => each::<FINE, false>(
                 x,
                 definition,
                 |x| _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::FRAC_1_SQRT_2)),
@@ -322,7 +337,7 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
                 |x, y| signed(x, y),
                 |x, y| half_of(x, y),
             ),
-            Function::GeluTanh => each(
+            Function::GeluTanh => each::<FINE, false>(
                 x,
                 definition,
                 |x| {
@@ -353,9 +368,13 @@ type Four = [__m512d; 4];
 /// Elements whose doubts are looked at together.
 const BLOCK: usize = 256;
 
+/// At the start of a cache line: a vector that crosses one costs twice.
+#[repr(align(64))]
+struct Lines<T>(T);
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-unsafe fn each(
+unsafe fn each<const BITS: u32, const AS_IT_IS: bool>(
     x: &mut [f32],
     definition: fn(f32) -> f32,
     before: impl Fn(__m512) -> __m512,
@@ -364,21 +383,21 @@ unsafe fn each(
     after: impl Fn(__m512, __m512) -> __m512,
 ) {
     // Written before they are read, as far as they are read.
-    let mut between = MaybeUninit::<[f64; BLOCK]>::uninit();
-    let mut out = MaybeUninit::<[f32; BLOCK]>::uninit();
-    let (between, out) = (between.as_mut_ptr().cast::<f64>(), out.as_mut_ptr().cast::<f32>());
+    let mut between = Lines(MaybeUninit::<[f64; BLOCK]>::uninit());
+    let mut out = Lines(MaybeUninit::<[f32; BLOCK]>::uninit());
+    let (between, out) = (between.0.as_mut_ptr().cast::<f64>(), out.0.as_mut_ptr().cast::<f32>());
     for part in x.chunks_mut(BLOCK) {
         let whole = part.len() / STEP_LEN * STEP_LEN;
         let mut last = [1.0f32; STEP_LEN];
         last[..part.len() - whole].copy_from_slice(&part[whole..]);
         let source = |at: usize| if at < whole { part[at..].as_ptr() } else { last.as_ptr() };
-        let mut sure = u32::MAX;
-        let mut normal = 0xffffu16;
+        let (mut doubt, mut normal) = (0u8, 0xffffu16);
         // Two loops: one chain of operations would be too long for the processor to find the next beside it.
         for at in (0..part.len()).step_by(STEP_LEN) {
             // SAFETY: 32 elements of the part, or of its end; 32 places of the block.
             unsafe {
-                let y = first(widen(load(source(at)).map(&before)));
+                let x = source(at);
+                let y = first(if AS_IT_IS { load_wide(x) } else { widen(load(x).map(&before)) });
                 for (i, y) in y.into_iter().enumerate() {
                     _mm512_storeu_pd(between.add(at + 8 * i), y);
                 }
@@ -389,19 +408,19 @@ unsafe fn each(
             unsafe {
                 let x = load(source(at));
                 let y = [0, 1, 2, 3].map(|i| _mm512_loadu_pd(between.add(at + 8 * i)));
-                let (y, n, s) = round(second(x.map(&before), y));
+                let (y, n, d) = round::<BITS>(second(x.map(&before), y));
                 _mm512_storeu_ps(out.add(at), after(x[0], y[0]));
                 _mm512_storeu_ps(out.add(at + 16), after(x[1], y[1]));
                 normal &= n;
-                sure &= s;
+                doubt |= d;
             }
         }
-        if (sure, normal) == (u32::MAX, 0xffff) {
+        if (doubt, normal) == (0, 0xffff) {
             // SAFETY: the second loop wrote as many elements.
             part.copy_from_slice(unsafe { std::slice::from_raw_parts(out, part.len()) });
         } else {
             // SAFETY: the caller's promise.
-            unsafe { settle(part, definition, &before, &|x, y| second(x, first(y)), &after) };
+            unsafe { settle::<BITS>(part, definition, &before, &|x, y| second(x, first(y)), &after) };
         }
     }
 }
@@ -417,7 +436,7 @@ unsafe fn load(x: *const f32) -> [__m512; 2] {
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-unsafe fn settle(
+unsafe fn settle<const BITS: u32>(
     x: &mut [f32],
     definition: fn(f32) -> f32,
     before: &impl Fn(__m512) -> __m512,
@@ -439,8 +458,9 @@ unsafe fn settle(
                 let (a, b) = (y[2 * i], y[2 * i + 1]);
                 // Zeros keep their sign here.
                 let middle = join(_mm512_cvtpd_ps(a), _mm512_cvtpd_ps(b));
-                let low = join(end(a, -BOUND), end(b, -BOUND));
-                let high = join(end(a, BOUND), end(b, BOUND));
+                let bound = 1.0 / (1u64 << BITS) as f64;
+                let low = join(end(a, -bound), end(b, -bound));
+                let high = join(end(a, bound), end(b, bound));
                 _mm512_storeu_ps(out.as_mut_ptr().add(16 * i), after(x[i], middle));
                 sure[i] = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(low, high);
             }
@@ -469,28 +489,36 @@ fn widen([x, y]: [__m512; 2]) -> Four {
     [low(x), high(x), low(y), high(y)]
 }
 
+/// As [`load`], and widened.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+unsafe fn load_wide(x: *const f32) -> Four {
+    // SAFETY: the caller has 32 elements there.
+    [0, 8, 16, 24].map(|i| _mm512_cvtps_pd(unsafe { _mm256_loadu_ps(x.add(i)) }))
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn join(a: __m256, b: __m256) -> __m512 {
     _mm512_insertf32x8::<1>(_mm512_castps256_ps512(a), b)
 }
 
-/// Rounds. Which results are normal numbers (pairs of lanes together), and of these, which are sure: no midpoint of two f32
-/// is within the bound.
+/// Rounds. Which results are normal numbers (pairs of lanes together; one that is NaN stays that and may count as either), and
+/// of these, which are in doubt (four lanes together): a midpoint of two f32 is within the bound of 2^-`BITS`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn round(y: Four) -> ([__m512; 2], u16, u32) {
-    // An f32 has 29 bits fewer. In units of the last of 53 bits the bound is below 2^9.
-    const BITS: i64 = (1 << 29) - 1;
-    const NEAR: i64 = 1 << 9;
-    let from = y.map(|y| _mm512_add_epi64(_mm512_castpd_si512(y), _mm512_set1_epi64(NEAR - (1 << 28))));
-    let distance = from.map(|d| _mm512_and_si512(d, _mm512_set1_epi64(BITS)));
-    let sure = distance.map(|d| _mm512_cmpgt_epu64_mask(d, _mm512_set1_epi64(2 * NEAR)));
+fn round<const BITS: u32>(y: Four) -> ([__m512; 2], u16, u8) {
+    // An f32 has 29 bits fewer than 53. In units of the last of these the bound is below this.
+    let near = 1i64 << (53 - BITS);
+    let from = y.map(|y| _mm512_add_epi64(_mm512_castpd_si512(y), _mm512_set1_epi64(near - (1 << 28))));
+    let far = _mm512_set1_epi64((1 << 29) - 2 * near);
+    let doubt = from.map(|d| _mm512_testn_epi64_mask(d, far));
     let y = y.map(|y| _mm512_cvtpd_ps(y));
     let y = [join(y[0], y[1]), join(y[2], y[3])];
     let least = _mm512_set1_ps(2.0 * f32::MIN_POSITIVE);
-    let normal = y.map(|y| _mm512_cmp_ps_mask::<_CMP_GE_OQ>(_mm512_abs_ps(y), least));
-    (y, normal[0] & normal[1], u32::from_le_bytes(sure))
+    let lesser = _mm512_min_ps(_mm512_abs_ps(y[0]), _mm512_abs_ps(y[1]));
+    let normal = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(lesser, least);
+    (y, normal, doubt[0] | doubt[1] | doubt[2] | doubt[3])
 }
 
 /// One of 16 entries, by the low four bits of each lane.
@@ -515,15 +543,19 @@ fn mul_add(a: Four, b: Four, c: f64) -> Four {
     zip(a, b, |a, b| _mm512_fmadd_pd(a, b, splat(c)))
 }
 
-/// (s, q) with e^x = s + s q, s = 2^(k/16), |q| up to 0.022.
+/// (s, q) with e^x = s + s q, s = 2^(k/16), |q| up to 0.022, by a polynomial for (e^r - 1) / r; of -x where `MINUS`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn exp_parts(x: Four) -> (Four, Four) {
-    let shifted = x.map(|x| _mm512_fmadd_pd(x, splat(PER_LN2), splat(ROUND)));
+fn exp_parts<const MINUS: bool, const N: usize>(x: Four, expm1: &[f64; N]) -> (Four, Four) {
+    let per_ln2 = if MINUS { -PER_LN2 } else { PER_LN2 };
+    let shifted = x.map(|x| _mm512_fmadd_pd(x, splat(per_ln2), splat(ROUND)));
     let k = shifted.map(|s| _mm512_sub_pd(s, splat(ROUND)));
-    let r = zip(k, x, |k, x| _mm512_fnmadd_pd(k, splat(STEP), x));
-    let mut p = mul_add([splat(EXPM1[5]); 4], r, EXPM1[4]);
-    for &c in EXPM1[..4].iter().rev() {
+    let r = zip(k, x, |k, x| match MINUS {
+        true => _mm512_fnmsub_pd(k, splat(STEP), x),
+        false => _mm512_fnmadd_pd(k, splat(STEP), x),
+    });
+    let mut p = mul_add([splat(expm1[N - 1]); 4], r, expm1[N - 2]);
+    for &c in expm1[..N - 2].iter().rev() {
         p = mul_add(p, r, c);
     }
     // k = 16 q + j is in the low bits: shifted up it adds q to the exponent, and j where the table has j taken off.
@@ -537,8 +569,8 @@ fn exp_parts(x: Four) -> (Four, Four) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn exp64(x: Four) -> Four {
-    let (s, q) = exp_parts(x);
+fn exp64<const MINUS: bool>(x: Four) -> Four {
+    let (s, q) = exp_parts::<MINUS, 5>(x, &EXPM1_SHORT);
     zip(s, q, |s, q| _mm512_fmadd_pd(s, q, s))
 }
 
@@ -553,6 +585,16 @@ fn inverse(x: Four) -> Four {
     better(better(x.map(|x| _mm512_rcp14_pd(x))))
 }
 
+/// The same within 2^-41.9: one step of the third order.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn inverse_rough(x: Four) -> Four {
+    let a = x.map(|x| _mm512_rcp14_pd(x));
+    let e = zip(x, a, |x, a| _mm512_fnmadd_pd(x, a, splat(1.0)));
+    let e = e.map(|e| _mm512_fmadd_pd(e, e, e));
+    zip(a, e, |a, e| _mm512_fmadd_pd(a, e, a))
+}
+
 /// `x` limited to `low..=high`; NaN stays NaN.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
@@ -563,20 +605,20 @@ fn limit(x: Four, low: f64, high: f64) -> Four {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn exp(x: Four) -> Four {
-    exp64(limit(x, -110.0, 100.0))
+    exp64::<false>(limit(x, -110.0, 100.0))
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn exp_of_minus(x: Four) -> Four {
-    exp64(limit(x.map(|x| _mm512_sub_pd(splat(0.0), x)), -110.0, 110.0))
+    exp64::<true>(x)
 }
 
 /// 1 / (1 + e).
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn logistic(e: Four) -> Four {
-    inverse(e.map(|e| _mm512_add_pd(e, splat(1.0))))
+    inverse_rough(e.map(|e| _mm512_add_pd(e, splat(1.0))))
 }
 
 /// e^2|x| - 1, exact in relative terms near zero.
@@ -584,7 +626,7 @@ fn logistic(e: Four) -> Four {
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn expm1_of_double(x: Four) -> Four {
     let a = x.map(|x| _mm512_min_pd(splat(20.0), _mm512_abs_pd(x)));
-    let (s, q) = exp_parts(a.map(|a| _mm512_add_pd(a, a)));
+    let (s, q) = exp_parts::<false, 6>(a.map(|a| _mm512_add_pd(a, a)), &EXPM1);
     let less = s.map(|s| _mm512_sub_pd(s, splat(1.0)));
     [0, 1, 2, 3].map(|i| _mm512_fmadd_pd(s[i], q[i], less[i]))
 }
