@@ -184,8 +184,8 @@ pub fn conv2d(
     if let Some((layout, add)) = &epilogue.add {
         assert!(layout.holds(add) && Blocks { border: to.border, ..*layout } == *to);
     }
-    // The border, and all there is where nothing else is.
-    to.each(exec, y, |_, _, _| {});
+    assert!(to.holds(y));
+    to.clear_borders(exec, y);
     if c.batch * c.output[0] * c.output[1] == 0 {
         return;
     }
@@ -271,7 +271,11 @@ impl<'a> Product<'a> {
         let work = rows * self.c.output[1] * self.gm * self.gc * self.taps.len();
         let threads = exec.pool().threads();
         let (row_parts, panel_parts) =
-            if threads == 1 || work < 1 << 16 { (1, 1) } else { cut(rows, panels, threads) };
+            if threads == 1 || work < 1 << 16 {
+                (1, 1)
+            } else {
+                cut([rows, panels], self.c.output[1], self.gc * self.taps.len(), self.gc, threads)
+            };
         exec.pool().for_each(row_parts * panel_parts, &|piece| {
             let (i, j) = (piece % row_parts, piece / row_parts);
             let part = |i: usize, parts: usize, n: usize| i * n / parts..(i + 1) * n / parts;
@@ -415,14 +419,18 @@ pub(super) fn activate(
     }
 }
 
-/// Parts of rows and of panels, so that the busiest thread has least to do; few parts are better.
-fn cut(rows: usize, panels: usize, threads: usize) -> (usize, usize) {
+/// Parts of rows and of panels, so that the busiest thread has least to do, and a thread that is late keeps nobody waiting for
+/// long. The rows are of `width` pixels; every part reads its weights and its part of the image, of `channels` channels.
+fn cut([rows, panels]: [usize; 2], width: usize, steps: usize, channels: usize, threads: usize) -> (usize, usize) {
     let mut best = (usize::MAX, (1, 1));
-    for row_parts in 1..=rows.min(4 * threads) {
-        for panel_parts in 1..=panels.min(4 * threads) {
-            let turns = (row_parts * panel_parts).div_ceil(threads);
-            let busiest = turns * rows.div_ceil(row_parts) * panels.div_ceil(panel_parts);
-            let cost = busiest * (64 + row_parts + panel_parts);
+    for row_parts in 1..=rows.min(6 * threads) {
+        for panel_parts in 1..=panels.min(6 * threads) {
+            let pieces = row_parts * panel_parts;
+            let (rows, panels) = (rows.div_ceil(row_parts), panels.div_ceil(panel_parts));
+            // In steps of a pixel by a panel; a step's weights and a pixel's channel cost as much as so many.
+            let products = rows * width * panels * steps;
+            let piece = products + 6 * panels * steps + rows * width * channels / 2;
+            let cost = pieces.div_ceil(threads) * piece + products / 3;
             if cost < best.0 {
                 best = (cost, (row_parts, panel_parts));
             }

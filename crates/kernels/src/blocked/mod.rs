@@ -91,6 +91,25 @@ impl Blocks {
         }
     }
 
+    /// Writes the zeros of all borders.
+    fn clear_borders(&self, exec: Exec<'_>, y: &mut [f32]) {
+        let ([h, w], border) = (self.size, self.border);
+        let cleared = self.block() - h * w * LANES;
+        if cleared == 0 {
+            return;
+        }
+        let (count, len) = (self.batch * self.blocks(), self.block());
+        let pieces = if count * cleared < 1 << 15 { 1 } else { count.min(exec.pool().threads()) };
+        assert!(self.holds(y) && border > 0);
+        let y = Shared::new(y);
+        exec.pool().for_each(pieces, &|piece| {
+            for i in piece * count / pieces..(piece + 1) * count / pieces {
+                // SAFETY: block i belongs to this piece alone.
+                self.clear_border(unsafe { y.slice(i * len, len) });
+            }
+        });
+    }
+
     /// Calls `f(n, b, y)` for each block of each image with its elements, on the pool, once their border is zeros.
     fn each(&self, exec: Exec<'_>, y: &mut [f32], f: impl Fn(usize, usize, &mut [f32]) + Sync) {
         assert!(self.holds(y));

@@ -359,12 +359,20 @@ maps! {
     HardSigmoid(alpha, beta): |x| hard_sigmoid(x, alpha, beta);
     Softsign: |x| x / (1.0 + x.abs());
     ThresholdedRelu(alpha): |x| if x <= alpha { 0.0 } else { x };
-    HardSwish: |x| x * hard_sigmoid(x, 1.0 / 6.0, 0.5);
+    HardSwish: |x| hard_swish(x);
 }
 
 #[inline(always)]
 fn hard_sigmoid(x: f32, alpha: f32, beta: f32) -> f32 {
     num::max(0.0, num::min(1.0, alpha * x + beta))
+}
+
+/// x times the hard sigmoid of slope 1/6. Where x is NaN the product is, so that the limits may be those of the machine.
+#[inline(always)]
+fn hard_swish(x: f32) -> f32 {
+    let t = 1.0 / 6.0 * x + 0.5;
+    let t = if t < 1.0 { t } else { 1.0 };
+    x * if t > 0.0 { t } else { 0.0 }
 }
 
 fn map<M: Map>(set: KernelSet, x: &mut [f32], f: M) {
