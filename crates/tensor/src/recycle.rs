@@ -67,7 +67,9 @@ pub fn take<T: 'static>(n: usize) -> Option<Vec<T>> {
     let mut buffer = SPARE.with_borrow_mut(|spare| {
         let list = &mut spare.as_mut()?.0;
         let fits = |b: &Vec<f32>| b.capacity() >= n && b.capacity() / 2 <= n;
-        let best = list.iter().rposition(fits)?;
+        // One that has had no more elements would have to be filled.
+        let whole = list.iter().rposition(|b| fits(b) && b.len() >= n);
+        let best = whole.or_else(|| list.iter().rposition(fits))?;
         Some(list.remove(best))
     })?;
     buffer.resize(n, 0.0);
