@@ -7,10 +7,10 @@ use isobit_kernels::elementwise::{self, Binary, Operand};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
 use crate::axes::fact;
+use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
 use crate::broadcast::{broadcast, broadcast_facts, zip};
 use crate::fold::fold;
 use crate::number::Number;
-use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
 use crate::tail::{Stage, Tail};
 use crate::typed::typed;
 use crate::{BuildCtx, Code, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -91,12 +91,11 @@ impl Blockwise for Arith {
             return Ok((Value::Blocked(y), 0));
         }
         let result = match (&operands[..], to) {
-            ([Some(Value::Blocked(a)), Some(Value::Blocked(b))], Some(to)) if a.shape() == b.shape() => {
-                a.map(ctx, to, |exec, layout, y| {
+            ([Some(Value::Blocked(a)), Some(Value::Blocked(b))], Some(to)) if a.shape() == b.shape() => a
+                .map(ctx, to, |exec, layout, y| {
                     let (a, b) = ((a.layout(), a.elements()), (b.layout(), b.elements()));
                     blocked::binary(exec, self.0, a, b, layout, y);
-                })?
-            }
+                })?,
             _ => None,
         };
         match result {

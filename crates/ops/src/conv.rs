@@ -77,7 +77,8 @@ impl Conv {
         let (window, groups) = (Window::new(ctx)?, groups(ctx)?);
         let in_blocks = blocked::is_for(ctx.set)
             && ctx.constant(1).is_some_and(|w| {
-                let whole = |n: usize| n.is_multiple_of(groups) && (n / groups).is_multiple_of(blocked::LANES);
+                let whole =
+                    |n: usize| n.is_multiple_of(groups) && (n / groups).is_multiple_of(blocked::LANES);
                 let fits = match *w.shape() {
                     [m, 1, _, _] if m == groups => true,
                     [m, gc, _, _] => groups == 1 || whole(m) && gc.is_multiple_of(blocked::LANES),
@@ -254,7 +255,9 @@ impl Blockwise for Conv {
         let tensor = |i: usize| given(i).and_then(Value::as_tensor);
         let shape = match given(0) {
             Some(Value::Blocked(b)) => b.shape().to_vec(),
-            Some(Value::Datum(Datum::Tensor(t))) if to.is_some() && t.dtype() == DType::F32 => t.shape().to_vec(),
+            Some(Value::Datum(Datum::Tensor(t))) if to.is_some() && t.dtype() == DType::F32 => {
+                t.shape().to_vec()
+            }
             _ => return run_plain(self, ctx, operands, tail),
         };
         let (Some(x), Some(w)) = (given(0), tensor(1)) else { return run_plain(self, ctx, operands, tail) };
@@ -297,8 +300,7 @@ impl Conv {
             Value::Datum(_) => return Ok(None),
         };
         let w = packed.blocks(self.set, &c, w.as_slice()?);
-        let layout =
-            Blocks { batch: c.batch, channels: filters, size: c.output, border: to.unwrap_or(0) };
+        let layout = Blocks { batch: c.batch, channels: filters, size: c.output, border: to.unwrap_or(0) };
         let y = Blocked::make(ctx.memory, layout, |y| {
             blocked::conv2d(ctx.exec, &c, source, w, &epilogue, &layout, y);
         })?;

@@ -8,9 +8,9 @@ use isobit_tensor::{DType, Element, Tensor};
 
 use crate::arith::{floats, narrow, widen};
 use crate::axes::{axes, bounded, fact, given, ints, known_ints};
+use crate::blocked::{Blockwise, Role, Value, run_plain};
 use crate::cast::convert;
 use crate::fold::fold;
-use crate::blocked::{Blockwise, Role, Value, run_plain};
 use crate::number::{Number, magnitude};
 use crate::pool::blocked_mean;
 use crate::transpose::transpose;

@@ -8,10 +8,10 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{number, through_f32};
 use crate::axes::fact;
+use crate::blocked::{Blockwise, Role, Value, run_plain};
 use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
-use crate::blocked::{Blockwise, Role, Value, run_plain};
 use crate::tail::{Stage, Tail};
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};

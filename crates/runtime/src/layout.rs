@@ -83,7 +83,9 @@ impl Layout<'_> {
     fn agrees(&self, step: usize, v: ValueId, inside: &[bool]) -> bool {
         let is_inside = |v: ValueId| inside[v.0 as usize];
         let makes = match self.role(step) {
-            Some(Role::Keeps { .. }) => self.graph.nodes[step].inputs.iter().all(|o| o.is_some_and(is_inside)),
+            Some(Role::Keeps { .. }) => {
+                self.graph.nodes[step].inputs.iter().all(|o| o.is_some_and(is_inside))
+            }
             Some(Role::Makes { .. }) => true,
             _ => false,
         };

@@ -257,11 +257,13 @@ impl Program {
                 }
                 let ctx = self.ctx(run, stream.wrapping_add(step as u64));
                 let border = self.borders[step];
-                let in_blocks = border.is_some() || operands.iter().flatten().any(|v| v.as_blocked().is_some());
+                let in_blocks =
+                    border.is_some() || operands.iter().flatten().any(|v| v.as_blocked().is_some());
                 let (results, links) = match op.blockwise().filter(|_| in_blocks) {
                     _ if done[step].is_some() => {
                         // An earlier step did this one: its operand is its result.
-                        let value = done[step].and_then(|operand| operands.into_iter().nth(operand).flatten());
+                        let value =
+                            done[step].and_then(|operand| operands.into_iter().nth(operand).flatten());
                         (vec![value.expect("a step that was done has its operand")], 0)
                     }
                     Some(op) => {

@@ -270,12 +270,11 @@ impl<'a> Product<'a> {
         let (rows, panels) = (self.c.batch * self.c.output[0], self.gm.div_ceil(self.nr));
         let work = rows * self.c.output[1] * self.gm * self.gc * self.taps.len();
         let threads = exec.pool().threads();
-        let (row_parts, panel_parts) =
-            if threads == 1 || work < 1 << 16 {
-                (1, 1)
-            } else {
-                cut([rows, panels], self.c.output[1], self.gc * self.taps.len(), self.gc, threads)
-            };
+        let (row_parts, panel_parts) = if threads == 1 || work < 1 << 16 {
+            (1, 1)
+        } else {
+            cut([rows, panels], self.c.output[1], self.gc * self.taps.len(), self.gc, threads)
+        };
         exec.pool().for_each(row_parts * panel_parts, &|piece| {
             let (i, j) = (piece % row_parts, piece / row_parts);
             let part = |i: usize, parts: usize, n: usize| i * n / parts..(i + 1) * n / parts;
@@ -421,7 +420,13 @@ pub(super) fn activate(
 
 /// Parts of rows and of panels, so that the busiest thread has least to do, and a thread that is late keeps nobody waiting for
 /// long. The rows are of `width` pixels; every part reads its weights and its part of the image, of `channels` channels.
-fn cut([rows, panels]: [usize; 2], width: usize, steps: usize, channels: usize, threads: usize) -> (usize, usize) {
+fn cut(
+    [rows, panels]: [usize; 2],
+    width: usize,
+    steps: usize,
+    channels: usize,
+    threads: usize,
+) -> (usize, usize) {
     let mut best = (usize::MAX, (1, 1));
     for row_parts in 1..=rows.min(6 * threads) {
         for panel_parts in 1..=panels.min(6 * threads) {

@@ -133,7 +133,8 @@ impl Blocks {
     fn each_row(&self, exec: Exec<'_>, y: &mut [f32], f: impl Fn(usize, usize, usize, &mut [f32]) + Sync) {
         self.each(exec, y, |n, b, y| {
             for h in 0..self.size[0] {
-                let row = &mut y[(h + self.border) * self.row() + self.border * LANES..][..self.size[1] * LANES];
+                let row =
+                    &mut y[(h + self.border) * self.row() + self.border * LANES..][..self.size[1] * LANES];
                 f(n, b, h, row);
             }
         });
@@ -240,13 +241,7 @@ pub fn binary(
     let extents = |l: &Blocks| Blocks { border: 0, ..*l };
     assert!(a.holds(x) && b.holds(z) && extents(a) == extents(to) && extents(b) == extents(to));
     to.each_row(exec, y, |n, block, h, row| {
-        crate::elementwise::many_many(
-            exec.set(),
-            f,
-            a.row_of(x, n, block, h),
-            b.row_of(z, n, block, h),
-            row,
-        );
+        crate::elementwise::many_many(exec.set(), f, a.row_of(x, n, block, h), b.row_of(z, n, block, h), row);
     });
 }
 

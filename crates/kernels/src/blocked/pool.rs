@@ -83,18 +83,17 @@ multiversion! {
             let row = &x[(h + from.border) * from.row() + from.border * LANES..][..width * LANES];
             for pixel in row.chunks_exact(LANES) {
                 let sums = &mut sums[at % num::LANES];
-                for i in 0..LANES {
-                    sums[i] += pixel[i];
+                for (sum, x) in sums.iter_mut().zip(pixel) {
+                    *sum += x;
                 }
                 at += 1;
             }
         }
         let mut half = num::LANES / 2;
         while half > 0 {
-            for l in 0..half {
-                for i in 0..LANES {
-                    sums[l][i] += sums[l + half][i];
-                }
+            let (first, second) = sums.split_at_mut(half);
+            for (sum, x) in first.as_flattened_mut().iter_mut().zip(second.as_flattened()) {
+                *sum += x;
             }
             half /= 2;
         }

@@ -1,14 +1,12 @@
-//! exp, the logistic function, tanh and erf for AVX-512: 16 elements at once, in f64, with tables in registers. As in
+//! exp, tanh and erf for AVX-512: 16 elements at once, in f64, with tables in registers. As in
 //! `isobit_numerics::elementary`: a program's error is below [`BOUND`], and where rounding both ends of that interval gives
 //! one f32, this is the correctly rounded result; the definition decides about the others.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-/// The relative error of a program here is below 2^-bits, for one of these: the worst errors are near 2^-46 and 2^-41.5. Fewer
-/// bits are a shorter program, and more elements in doubt: one in 2^16 instead of one in 2^19.
-const FINE: u32 = 44;
-const ROUGH: u32 = 41;
+/// The relative error of every program here is below 2^-BITS; the worst errors are near 2^-46.
+const BITS: u32 = 44;
 /// Adding this leaves the nearest integer in the low bits (|x| below 2^51).
 const ROUND: f64 = 6755399441055744.0;
 /// 16 / ln 2.
@@ -285,11 +283,8 @@ const ERF: [[f64; 16]; 12] = [
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Function {
     Exp,
-    Sigmoid,
     Tanh,
     Erf,
-    /// x * sigmoid(x).
-    Silu,
     /// (0.5 x) * (1 + erf(x sqrt(1/2))).
     Gelu,
     /// (0.5 x) * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
@@ -305,31 +300,12 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
     // SAFETY: the caller's promise.
     unsafe {
         match f {
-            Function::Exp => each::<FINE, true>(x, definition, |x| x, |x| exp(x), |_, y| y, |_, y| y),
-            Function::Sigmoid => each::<ROUGH, true>(
-                x,
-                definition,
-                |x| x,
-                |x| exp_of_minus(limit(x, -110.0, 110.0)),
-                |_, e| logistic(e),
-                |_, y| y,
-            ),
+            Function::Exp => each::<true>(x, definition, |x| x, |x| exp(x), |_, y| y, |_, y| y),
             Function::Tanh => {
-                each::<FINE, true>(x, definition, |x| x, |x| expm1_of_double(x), |x, t| tanh(x, t), |_, y| y)
+                each::<true>(x, definition, |x| x, |x| expm1_of_double(x), |x, t| tanh(x, t), |_, y| y)
             }
-            Function::Erf => {
-                each::<FINE, true>(x, definition, |x| x, |x| erf(x), |x, y| signed(x, y), |_, y| y)
-            }
-            Function::Silu => each::<ROUGH, true>(
-                x,
-                definition,
-                |x| x,
-                // The lesser magnitude with the sign of x; where x is NaN, the product is.
-                |x| exp_of_minus(x.map(|x| _mm512_range_pd::<0b0010>(x, splat(110.0)))),
-                |_, e| logistic(e),
-                |x, y| _mm512_mul_ps(x, y),
-            ),
-            Function::Gelu => each::<FINE, false>(
+            Function::Erf => each::<true>(x, definition, |x| x, |x| erf(x), |x, y| signed(x, y), |_, y| y),
+            Function::Gelu => each::<false>(
                 x,
                 definition,
                 |x| _mm512_mul_ps(x, _mm512_set1_ps(std::f32::consts::FRAC_1_SQRT_2)),
@@ -337,7 +313,7 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
                 |x, y| signed(x, y),
                 |x, y| half_of(x, y),
             ),
-            Function::GeluTanh => each::<FINE, false>(
+            Function::GeluTanh => each::<false>(
                 x,
                 definition,
                 |x| {
@@ -374,7 +350,7 @@ struct Lines<T>(T);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-unsafe fn each<const BITS: u32, const AS_IT_IS: bool>(
+unsafe fn each<const AS_IT_IS: bool>(
     x: &mut [f32],
     definition: fn(f32) -> f32,
     before: impl Fn(__m512) -> __m512,
@@ -408,7 +384,7 @@ unsafe fn each<const BITS: u32, const AS_IT_IS: bool>(
             unsafe {
                 let x = load(source(at));
                 let y = [0, 1, 2, 3].map(|i| _mm512_loadu_pd(between.add(at + 8 * i)));
-                let (y, n, d) = round::<BITS>(second(x.map(&before), y));
+                let (y, n, d) = round(second(x.map(&before), y));
                 _mm512_storeu_ps(out.add(at), after(x[0], y[0]));
                 _mm512_storeu_ps(out.add(at + 16), after(x[1], y[1]));
                 normal &= n;
@@ -420,7 +396,7 @@ unsafe fn each<const BITS: u32, const AS_IT_IS: bool>(
             part.copy_from_slice(unsafe { std::slice::from_raw_parts(out, part.len()) });
         } else {
             // SAFETY: the caller's promise.
-            unsafe { settle::<BITS>(part, definition, &before, &|x, y| second(x, first(y)), &after) };
+            unsafe { settle(part, definition, &before, &|x, y| second(x, first(y)), &after) };
         }
     }
 }
@@ -436,7 +412,7 @@ unsafe fn load(x: *const f32) -> [__m512; 2] {
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-unsafe fn settle<const BITS: u32>(
+unsafe fn settle(
     x: &mut [f32],
     definition: fn(f32) -> f32,
     before: &impl Fn(__m512) -> __m512,
@@ -504,10 +480,10 @@ fn join(a: __m256, b: __m256) -> __m512 {
 }
 
 /// Rounds. Which results are normal numbers (pairs of lanes together; one that is NaN stays that and may count as either), and
-/// of these, which are in doubt (four lanes together): a midpoint of two f32 is within the bound of 2^-`BITS`.
+/// of these, which are in doubt (four lanes together): a midpoint of two f32 is within the bound.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn round<const BITS: u32>(y: Four) -> ([__m512; 2], u16, u8) {
+fn round(y: Four) -> ([__m512; 2], u16, u8) {
     // An f32 has 29 bits fewer than 53. In units of the last of these the bound is below this.
     let near = 1i64 << (53 - BITS);
     let from = y.map(|y| _mm512_add_epi64(_mm512_castpd_si512(y), _mm512_set1_epi64(near - (1 << 28))));
@@ -543,17 +519,13 @@ fn mul_add(a: Four, b: Four, c: f64) -> Four {
     zip(a, b, |a, b| _mm512_fmadd_pd(a, b, splat(c)))
 }
 
-/// (s, q) with e^x = s + s q, s = 2^(k/16), |q| up to 0.022, by a polynomial for (e^r - 1) / r; of -x where `MINUS`.
+/// (s, q) with e^x = s + s q, s = 2^(k/16), |q| up to 0.022, by a polynomial for (e^r - 1) / r.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn exp_parts<const MINUS: bool, const N: usize>(x: Four, expm1: &[f64; N]) -> (Four, Four) {
-    let per_ln2 = if MINUS { -PER_LN2 } else { PER_LN2 };
-    let shifted = x.map(|x| _mm512_fmadd_pd(x, splat(per_ln2), splat(ROUND)));
+fn exp_parts<const N: usize>(x: Four, expm1: &[f64; N]) -> (Four, Four) {
+    let shifted = x.map(|x| _mm512_fmadd_pd(x, splat(PER_LN2), splat(ROUND)));
     let k = shifted.map(|s| _mm512_sub_pd(s, splat(ROUND)));
-    let r = zip(k, x, |k, x| match MINUS {
-        true => _mm512_fnmsub_pd(k, splat(STEP), x),
-        false => _mm512_fnmadd_pd(k, splat(STEP), x),
-    });
+    let r = zip(k, x, |k, x| _mm512_fnmadd_pd(k, splat(STEP), x));
     let mut p = mul_add([splat(expm1[N - 1]); 4], r, expm1[N - 2]);
     for &c in expm1[..N - 2].iter().rev() {
         p = mul_add(p, r, c);
@@ -569,8 +541,8 @@ fn exp_parts<const MINUS: bool, const N: usize>(x: Four, expm1: &[f64; N]) -> (F
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn exp64<const MINUS: bool>(x: Four) -> Four {
-    let (s, q) = exp_parts::<MINUS, 5>(x, &EXPM1_SHORT);
+fn exp64(x: Four) -> Four {
+    let (s, q) = exp_parts(x, &EXPM1_SHORT);
     zip(s, q, |s, q| _mm512_fmadd_pd(s, q, s))
 }
 
@@ -585,16 +557,6 @@ fn inverse(x: Four) -> Four {
     better(better(x.map(|x| _mm512_rcp14_pd(x))))
 }
 
-/// The same within 2^-41.9: one step of the third order.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn inverse_rough(x: Four) -> Four {
-    let a = x.map(|x| _mm512_rcp14_pd(x));
-    let e = zip(x, a, |x, a| _mm512_fnmadd_pd(x, a, splat(1.0)));
-    let e = e.map(|e| _mm512_fmadd_pd(e, e, e));
-    zip(a, e, |a, e| _mm512_fmadd_pd(a, e, a))
-}
-
 /// `x` limited to `low..=high`; NaN stays NaN.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
@@ -605,20 +567,7 @@ fn limit(x: Four, low: f64, high: f64) -> Four {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn exp(x: Four) -> Four {
-    exp64::<false>(limit(x, -110.0, 100.0))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn exp_of_minus(x: Four) -> Four {
-    exp64::<true>(x)
-}
-
-/// 1 / (1 + e).
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn logistic(e: Four) -> Four {
-    inverse_rough(e.map(|e| _mm512_add_pd(e, splat(1.0))))
+    exp64(limit(x, -110.0, 100.0))
 }
 
 /// e^2|x| - 1, exact in relative terms near zero.
@@ -626,7 +575,7 @@ fn logistic(e: Four) -> Four {
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn expm1_of_double(x: Four) -> Four {
     let a = x.map(|x| _mm512_min_pd(splat(20.0), _mm512_abs_pd(x)));
-    let (s, q) = exp_parts::<false, 6>(a.map(|a| _mm512_add_pd(a, a)), &EXPM1);
+    let (s, q) = exp_parts(a.map(|a| _mm512_add_pd(a, a)), &EXPM1);
     let less = s.map(|s| _mm512_sub_pd(s, splat(1.0)));
     [0, 1, 2, 3].map(|i| _mm512_fmadd_pd(s[i], q[i], less[i]))
 }

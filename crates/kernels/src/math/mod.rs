@@ -2,6 +2,8 @@
 
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
 mod avx512;
+#[cfg(all(target_arch = "x86_64", isobit_avx512))]
+mod logistic;
 
 use isobit_numerics::elementary::{
     acos_fast, acosh_fast, asin_fast, asinh_fast, atan_fast, atanh_fast, cos_fast, cosh_fast, erf_fast,
@@ -139,12 +141,17 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
     if set == KernelSet::Avx512 {
         use avx512::Function;
         type Definition = fn(f32) -> f32;
+        match f {
+            // SAFETY: the set comes from `Exec`, which checked the machine.
+            Unary::Sigmoid => return unsafe { logistic::apply::<false>(x, num::sigmoid) },
+            // SAFETY: as above.
+            Unary::Silu => return unsafe { logistic::apply::<true>(x, |x| x * num::sigmoid(x)) },
+            _ => {}
+        }
         let function: Option<(Function, Definition)> = match f {
             Unary::Exp => Some((Function::Exp, num::exp)),
-            Unary::Sigmoid => Some((Function::Sigmoid, num::sigmoid)),
             Unary::Tanh => Some((Function::Tanh, num::tanh)),
             Unary::Erf => Some((Function::Erf, num::erf)),
-            Unary::Silu => Some((Function::Silu, |x| x * num::sigmoid(x))),
             Unary::Gelu => {
                 Some((Function::Gelu, |x| (0.5 * x) * (1.0 + num::erf(x * std::f32::consts::FRAC_1_SQRT_2))))
             }
