@@ -7,6 +7,7 @@
 mod conv;
 mod depthwise;
 mod pool;
+#[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code, unused))]
 mod tile;
 
 pub use conv::{Source, conv2d, fits, pack, reach};

@@ -90,6 +90,7 @@ macro_rules! by_pixels {
 ///
 /// # Safety
 /// The machine has the instruction set; what `t` points to is valid for the extents given there.
+#[cfg_attr(not(all(target_arch = "x86_64", isobit_avx512)), allow(unused_variables))]
 pub(super) unsafe fn run(set: KernelSet, mr: usize, two_rows: bool, half: bool, t: &Tile) {
     // SAFETY: the caller promises what the tiles ask for.
     unsafe {
