@@ -234,6 +234,9 @@ impl Product<'_> {
                 for ic in m.clone().step_by(mc) {
                     let mc = mc.min(m.end - ic);
                     self.pack_rows(k0, kc, ic, mc, &mut a_block);
+                    // No faster than memory can give it.
+                    let parts = (mc.div_ceil(self.rows).next_power_of_two()).clamp(2, 8);
+                    let parts = if parts > mc.div_ceil(self.rows) { (parts / 2).max(2) } else { parts };
                     for jg in (0..nc).step_by(FINISH) {
                         let group = jg..nc.min(jg + FINISH);
                         for jr in group.clone().step_by(nr) {
@@ -242,9 +245,10 @@ impl Product<'_> {
                             for ir in (0..mc).step_by(self.rows) {
                                 let rows = self.rows.min(mc - ir);
                                 let a = self.rows(k0, kc, ic, ir, rows, &a_block);
-                                // The first two tiles ask for the next panel.
-                                let ahead = kc * nr + (ir / self.rows).min(1) * kc * 16;
-                                let next = b.data.as_ptr().wrapping_add(ahead);
+                                // The first tiles ask for the next panel, each for its part.
+                                let part = (ir / self.rows).min(parts - 1);
+                                let next = b.data.as_ptr().wrapping_add(kc * nr + part * kc * nr / parts);
+                                let next = (next, nr / parts);
                                 self.tile(rows, cols, kc, a, b, ic + ir, jc + jr, k0 > 0, next, &mut edge);
                             }
                         }
@@ -368,7 +372,7 @@ impl Product<'_> {
         i: usize,
         j: usize,
         resume: bool,
-        next: *const f32,
+        (next, next_step): (*const f32, usize),
         edge: &mut [f32; 12 * 32],
     ) {
         let (set, ldc, nr) = (self.exec.set(), self.ldc, self.nr);
@@ -385,6 +389,7 @@ impl Product<'_> {
             b: b.data.as_ptr(),
             b_step: b.step,
             next,
+            next_step,
             c: std::ptr::null_mut(),
             ldc,
             resume,

@@ -23,9 +23,12 @@ pub(super) struct Tile {
     pub(super) a_step: usize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
-    /// What is read soon: each step asks for one line of it, where there is an instruction for that.
+    /// What is read soon: each step asks for a line of it, `next_step` elements further, where there is an instruction for
+    /// that.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) next: *const f32,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(super) next_step: usize,
     pub(super) c: *mut f32,
     pub(super) ldc: usize,
     /// Whether the accumulators start from C instead of +0.
@@ -120,7 +123,7 @@ macro_rules! simd_tile {
                             _mm_prefetch::<_MM_HINT_T0>(a[0].wrapping_add(t.a_step * 64).cast());
                         }
                         _mm_prefetch::<_MM_HINT_T1>(next.cast());
-                        next = next.wrapping_add(16);
+                        next = next.wrapping_add(t.next_step);
                     }
                     for v in 0..V {
                         row[v] = $load(b.add(v * $lanes));

@@ -30,6 +30,7 @@ pub fn peak(set: KernelSet) -> f64 {
                 b: b.as_ptr(),
                 b_step: columns,
                 next: b.as_ptr(),
+                next_step: 16,
                 c: c.as_mut_ptr(),
                 ldc: columns,
                 resume: true,
