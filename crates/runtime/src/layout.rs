@@ -71,10 +71,13 @@ impl Layout<'_> {
                 continue;
             }
             inside[v.0 as usize] = false;
-            // Those who hoped for it look again.
-            open.extend(self.uses.of(v).iter().map(|&(s, _)| s));
-            let operands = self.graph.nodes[step].inputs.iter().flatten();
-            open.extend(operands.filter_map(|&o| self.uses.defined(o)));
+            // Those who asked for it look again, each to be left out at once: a graph costs what it has edges.
+            let keeps = |s: &usize| matches!(self.role(*s), Some(Role::Keeps { .. }));
+            open.extend(self.uses.of(v).iter().map(|&(s, _)| s).filter(keeps));
+            if keeps(&step) {
+                let operands = self.graph.nodes[step].inputs.iter().flatten();
+                open.extend(operands.filter_map(|&o| self.uses.defined(o)));
+            }
         }
         inside
     }
