@@ -99,7 +99,7 @@ fn convolutions() {
             let Some(space) = padded.checked_sub(span) else { return };
             c.output[d] = space / c.strides[d] + 1;
         }
-        assert!(blocked::fits(&c));
+        assert!(blocked::fits(groups, gc, gm));
         let (taps, pixels) = (gc * c.kernel[0] * c.kernel[1], c.output[0] * c.output[1]);
         let x = elements(rng, c.batch * c.channels * c.input[0] * c.input[1]);
         let w = elements(rng, c.filters * taps);

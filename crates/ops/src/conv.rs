@@ -12,7 +12,7 @@ use crate::axes::{bounded, fact, known, settled, volume};
 use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
 use crate::tail::{Tail, absorb, absorb_blocked};
 use crate::taps::{Axis, Taps};
-use crate::window::{Geometry, Window, plane};
+use crate::window::{Geometry, Window, two};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] =
@@ -77,11 +77,8 @@ impl Conv {
         let (window, groups) = (Window::new(ctx)?, groups(ctx)?);
         let in_blocks = blocked::is_for(ctx.set)
             && ctx.constant(1).is_some_and(|w| {
-                let whole =
-                    |n: usize| n.is_multiple_of(groups) && (n / groups).is_multiple_of(blocked::LANES);
                 let fits = match *w.shape() {
-                    [m, 1, _, _] if m == groups => true,
-                    [m, gc, _, _] => groups == 1 || whole(m) && gc.is_multiple_of(blocked::LANES),
+                    [m, gc, _, _] => m.is_multiple_of(groups) && blocked::fits(groups, gc, m / groups),
                     _ => false,
                 };
                 fits && w.dtype() == DType::F32 && w.shape()[0] >= FEWEST
@@ -184,13 +181,15 @@ impl Op for Conv {
     }
 }
 
-fn two(list: &[usize], fill: usize) -> Result<[usize; 2], OpError> {
-    plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
-}
-
 impl Conv {
     /// The kernel's extents, of one or two dimensions.
-    fn extents(&self, x: &[usize], g: &Geometry, shape: &[usize]) -> Result<Conv2d, OpError> {
+    fn extents(
+        &self,
+        ctx: &RunCtx<'_>,
+        x: &[usize],
+        g: &Geometry,
+        shape: &[usize],
+    ) -> Result<Conv2d, OpError> {
         let output = two(&shape[2..], 1)?;
         let mut c = Conv2d {
             batch: x[0],
@@ -208,6 +207,10 @@ impl Conv {
         for (stride, _) in c.strides.iter_mut().zip(output).filter(|(_, n)| *n == 1) {
             *stride = 1;
         }
+        // A kernel may keep a padded image.
+        let after = two(&g.after, 0)?;
+        let padded = [0, 1].map(|d| c.input[d].saturating_add(c.pads[d]).saturating_add(after[d]));
+        ctx.memory.check::<f32>(&padded)?;
         Ok(c)
     }
 
@@ -220,11 +223,7 @@ impl Conv {
         shape: &[usize],
         tail: &[Tail],
     ) -> Result<Option<(Tensor, usize)>, OpError> {
-        let c = self.extents(x.shape(), g, shape)?;
-        // A kernel may keep a padded image.
-        let after = two(&g.after, 0)?;
-        let padded = [0, 1].map(|d| c.input[d].saturating_add(c.pads[d]).saturating_add(after[d]));
-        ctx.memory.check::<f32>(&padded)?;
+        let c = self.extents(ctx, x.shape(), g, shape)?;
         if c.held() > HELD.max(4 * x.len()) {
             return Ok(None);
         }
@@ -287,9 +286,10 @@ impl Conv {
         let Some(g) = self.geometry(&known(x_shape), &known(w.shape()))? else { return Ok(None) };
         let output = settled(g.output.clone())?;
         let shape = [x_shape[0], filters, output[0], output[1]];
-        let c = self.extents(x_shape, &g, &shape)?;
+        let c = self.extents(ctx, x_shape, &g, &shape)?;
         let pixels = output[0].saturating_mul(output[1]);
-        if x_shape.contains(&0) || pixels < 2 || blocked::reach(&c) > FURTHEST || !blocked::fits(&c) {
+        let held = blocked::held(&c) > HELD.max(4 * x_shape.iter().product::<usize>());
+        if x_shape.contains(&0) || pixels < 2 || blocked::reach(&c) > FURTHEST || held {
             return Ok(None);
         }
         let epilogue = blocked::Epilogue { bias, ..blocked::Epilogue::default() };

@@ -10,7 +10,7 @@ use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
 use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
 use crate::number::Number;
-use crate::window::{Geometry, Window, plane};
+use crate::window::{Geometry, Window, two};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx, Tail};
 
 pub(crate) static FAMILY: &[OpDef] = &[
@@ -159,9 +159,6 @@ impl Op for Pool {
 
 /// The kernel's extents, of one or two dimensions.
 fn extents(x: &[usize], g: &Geometry, shape: &[usize]) -> Result<Pool2d, OpError> {
-    let two = |list: &[usize], fill| {
-        plane(list, fill).ok_or_else(|| OpError::shape("more than two spatial dimensions"))
-    };
     Ok(Pool2d {
         input: two(&x[2..], 1)?,
         kernel: two(&g.kernel, 1)?,

@@ -220,11 +220,11 @@ impl Window {
 }
 
 /// A one- or two-dimensional list as two dimensions: one is a height of `fill`.
-pub(crate) fn plane(list: &[usize], fill: usize) -> Option<[usize; 2]> {
+pub(crate) fn two(list: &[usize], fill: usize) -> Result<[usize; 2], OpError> {
     match *list {
-        [w] => Some([fill, w]),
-        [h, w] => Some([h, w]),
-        _ => None,
+        [w] => Ok([fill, w]),
+        [h, w] => Ok([h, w]),
+        _ => Err(OpError::shape("more than two spatial dimensions")),
     }
 }
 

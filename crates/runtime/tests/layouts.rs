@@ -177,3 +177,30 @@ fn layouts_do_not_show() {
         }
     }
 }
+
+/// A limit on the bytes of a tensor is met by the same networks in every layout, padding included.
+#[test]
+fn limits_do_not_know_layouts() {
+    let mut failed = 0;
+    for seed in 0..60u64 {
+        let (model, input) = network(seed);
+        for bytes in [500, 1_000, 2_500, 6_000, 20_000] {
+            let mut options = RunOptions::default();
+            options.limits.tensor_bytes = bytes;
+            let run = |set: KernelSet| {
+                let session =
+                    Session::load(model.clone(), &Options::default().kernel_set(set).threads(1)).unwrap();
+                session
+                    .run(vec![("v0".into(), input.clone())], &options)
+                    .map(|r| r.cost)
+                    .map_err(|e| e.to_string())
+            };
+            let expected = run(KernelSet::Scalar);
+            failed += usize::from(expected.is_err());
+            for set in KernelSet::available() {
+                assert_eq!(run(set), expected, "{set}, {bytes} bytes: seed {seed}");
+            }
+        }
+    }
+    assert!(failed > 20, "{failed} networks met a limit");
+}

@@ -123,11 +123,17 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Whether a convolution of images in blocks can be computed: its groups are whole blocks, or one channel each.
-pub fn fits(c: &Conv2d) -> bool {
-    let (gc, gm) = (c.channels / c.groups, c.filters / c.groups);
-    let whole = c.groups == 1 || (gc.is_multiple_of(LANES) && gm.is_multiple_of(LANES));
-    (whole || is_depthwise(c)) && gc > 0
+/// Whether a convolution of images in blocks can be computed, by its groups and the channels and filters of each: they are whole
+/// blocks, or one channel each.
+pub fn fits(groups: usize, channels: usize, filters: usize) -> bool {
+    let whole = groups == 1 || (channels.is_multiple_of(LANES) && filters.is_multiple_of(LANES));
+    (whole || [channels, filters] == [1, 1]) && channels > 0
+}
+
+/// Elements that a run may hold besides its operands: a copy of the image, with a border as far as windows reach.
+pub fn held(c: &Conv2d) -> usize {
+    let side = |d: usize| c.input[d].saturating_add(reach(c).saturating_mul(2));
+    [c.channels, side(0), side(1)].into_iter().fold(c.batch, usize::saturating_mul)
 }
 
 fn is_depthwise(c: &Conv2d) -> bool {
@@ -180,7 +186,12 @@ pub fn conv2d(
     to: &Blocks,
     y: &mut [f32],
 ) {
-    assert!(fits(c) && to.batch == c.batch && to.channels == c.filters && to.size == c.output);
+    assert!(
+        fits(c.groups, c.channels / c.groups, c.filters / c.groups)
+            && to.batch == c.batch
+            && to.channels == c.filters
+            && to.size == c.output
+    );
     if let Some((layout, add)) = &epilogue.add {
         assert!(layout.holds(add) && Blocks { border: to.border, ..*layout } == *to);
     }

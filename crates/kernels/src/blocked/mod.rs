@@ -10,7 +10,7 @@ mod pool;
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code, unused))]
 mod tile;
 
-pub use conv::{Source, conv2d, fits, pack, reach};
+pub use conv::{Source, conv2d, fits, held, pack, reach};
 pub use pool::{global_mean, max_pool};
 
 use isobit_numerics as num;
@@ -134,9 +134,7 @@ impl Blocks {
     fn each_row(&self, exec: Exec<'_>, y: &mut [f32], f: impl Fn(usize, usize, usize, &mut [f32]) + Sync) {
         self.each(exec, y, |n, b, y| {
             for h in 0..self.size[0] {
-                let row =
-                    &mut y[(h + self.border) * self.row() + self.border * LANES..][..self.size[1] * LANES];
-                f(n, b, h, row);
+                f(n, b, h, &mut y[self.at(0, 0, h)..][..self.size[1] * LANES]);
             }
         });
     }
