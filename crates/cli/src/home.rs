@@ -20,6 +20,11 @@ pub(crate) fn data(given: Option<&Path>) -> Result<PathBuf> {
     Ok(PathBuf::from(home.context("no home folder; give --data")?).join(".isobit"))
 }
 
+/// Where packed weights are kept, if there is a data folder.
+pub(crate) fn packed(given: Option<&Path>) -> Option<PathBuf> {
+    Some(data(given).ok()?.join("packed"))
+}
+
 /// Which network to talk to, and as whom.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Network {

@@ -26,6 +26,11 @@ pub(crate) fn error(error: &anyhow::Error, as_json: bool) {
     }
 }
 
+/// Something that went wrong and does not matter to the result.
+pub(crate) fn warning(text: &str) {
+    eprintln!("warning: {text}");
+}
+
 /// A progress bar of `len` pieces, drawn only on a terminal and not beside JSON.
 pub(crate) fn progress(len: u64, message: &'static str, as_json: bool) -> ProgressBar {
     let target = if as_json { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };

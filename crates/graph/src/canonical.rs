@@ -7,9 +7,8 @@
 //! outputs keep their names: they are the signature.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isobit_tensor::Hash;
+use isobit_tensor::seal;
 use prost::Message as _;
 
 use crate::ir::{attr_bodies, bodies};
@@ -28,7 +27,9 @@ const OPTIONAL_FIRST: &[&str] = &["LSTM", "GRU", "RNN"];
 /// A value that is used before it is defined, or defined twice.
 pub fn canonicalize(model: &mut Model) -> Result<(), GraphError> {
     validate::check(&model.graph, 0)?;
-    let graph = std::mem::take(&mut model.graph);
+    let mut graph = std::mem::take(&mut model.graph);
+    // Large constants on all cores.
+    seal(&mut graph.initializers.values_mut().collect::<Vec<_>>());
     let signature = graph.inputs.iter().chain(&graph.outputs).map(|&v| graph.value(v).name.clone());
     let signature: BTreeSet<String> = signature.collect();
     model.graph = canonical_graph(&graph, &[], 0, &signature);
@@ -74,8 +75,8 @@ impl Hashes {
         for (inner, from) in &graph.captures {
             values[inner.0 as usize] = digest(b"outer", &[&outer[from.0 as usize]]);
         }
-        for (v, root) in roots(graph) {
-            values[v.0 as usize] = digest(b"const", &[root.as_bytes()]);
+        for (v, constant) in &graph.initializers {
+            values[v.0 as usize] = digest(b"const", &[constant.root().as_bytes()]);
         }
         let mut nodes = Vec::with_capacity(graph.nodes.len());
         for (position, node) in graph.nodes.iter().enumerate() {
@@ -96,33 +97,6 @@ impl Hashes {
     fn of(&self, v: ValueId) -> Digest {
         self.values[v.0 as usize]
     }
-}
-
-/// The roots of a graph's constants; of large ones on all cores.
-fn roots(graph: &Graph) -> Vec<(ValueId, Hash)> {
-    let constants: Vec<_> = graph.initializers.iter().collect();
-    let bytes: usize = constants.iter().map(|(_, t)| t.byte_len()).sum();
-    let threads =
-        if bytes < 1 << 22 { 1 } else { std::thread::available_parallelism().map_or(1, |n| n.get()) };
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        while let Some((v, t)) = constants.get(next.fetch_add(1, Ordering::Relaxed)) {
-            done.push((**v, t.root()));
-        }
-        done
-    };
-    if threads == 1 {
-        return work();
-    }
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut all = work();
-        for worker in workers {
-            all.extend(worker.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
-        }
-        all
-    })
 }
 
 fn node_digest(node: &Node, position: usize, values: &[Digest]) -> Digest {

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use isobit_onnx::{Limits, Memory, NoExternal};
+use isobit_onnx::{External, Found, Limits, NoExternal};
 use isobit_tensor::{DType, Hash};
 
 use crate::json::Json;
@@ -41,10 +41,15 @@ impl ModelObject {
         let mut model = model.clone();
         upgrade(&mut model)?;
         canonicalize(&mut model)?;
-        let (proto, weights) = export_external(&model, WEIGHTS);
+        Ok(Self::of_canonical(&model))
+    }
+
+    /// The object of a model in canonical form.
+    fn of_canonical(model: &Model) -> Self {
+        let (proto, weights) = export_external(model, WEIGHTS);
         let bytes = isobit_onnx::encode(&proto);
-        let manifest = manifest(&model, &bytes, &weights).encode().into_bytes();
-        Ok(Self { manifest, model: bytes, weights })
+        let manifest = manifest(model, &bytes, &weights).encode().into_bytes();
+        Self { manifest, model: bytes, weights }
     }
 
     /// Puts an object together from fetched parts; every hash is checked.
@@ -83,9 +88,10 @@ impl ModelObject {
     pub fn to_model(&self) -> Result<Model, GraphError> {
         let limits = Limits::default();
         let proto = isobit_onnx::decode(&self.model, &limits)?;
-        let external = Memory([(WEIGHTS.to_owned(), self.weights.clone())].into());
-        let model = import(&proto, &external, &limits)?;
-        if Self::from_model(&model)? != *self {
+        let mut model = import(&proto, &Weights(&self.weights), &limits)?;
+        upgrade(&mut model)?;
+        canonicalize(&mut model)?;
+        if Self::of_canonical(&model) != *self {
             return Err(GraphError::Object("the graph is not in canonical form".into()));
         }
         Ok(model)
@@ -111,6 +117,24 @@ impl ModelObject {
     /// Whether a folder looks like a model object.
     pub fn is_dir(dir: &Path) -> bool {
         dir.join(MANIFEST).is_file()
+    }
+}
+
+/// The one file that tensors of an object may lie in.
+struct Weights<'a>(&'a [u8]);
+
+impl External for Weights<'_> {
+    fn find(
+        &self,
+        location: &str,
+        offset: u64,
+        length: Option<u64>,
+        limit: u64,
+    ) -> Result<Found<'_>, String> {
+        if location != WEIGHTS {
+            return Err(format!("'{location}' is missing; a model object has its tensors in {WEIGHTS}"));
+        }
+        Found::of(location, self.0, offset, length, limit)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use isobit_kernels::blocked::{self, Blocks, Source};
+use isobit_kernels::blocked::{self, Blocks, Source, Weights};
 use isobit_kernels::conv::{Conv2d, Filters, conv2d};
 use isobit_kernels::gemm::Epilogue;
 use isobit_kernels::{Exec, KernelSet, Serial};
@@ -80,7 +80,7 @@ fn main() {
             let layout = |channels, side, border| Blocks { batch: 1, channels, size: [side; 2], border };
             let (from, to) = (layout(channels, side, pad), layout(filters, out, 0));
             let (bx, by) = (aligned(from.elements()), aligned(to.elements()));
-            let bw = blocked::pack(set, &c, &w);
+            let bw = blocked::pack(Exec::new(set, &Serial), &Weights::of(&c), &w);
             let source = if channels == 3 { Source::Planes(&x) } else { Source::Blocked(from, bx) };
             let mut in_blocks = f64::INFINITY;
             for _ in 0..runs {

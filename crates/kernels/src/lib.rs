@@ -1,4 +1,4 @@
-//! The profile's functions, fast, for each instruction set; the only home of `unsafe` SIMD.
+//! The profile's functions, fast, for each instruction set; the home of `unsafe` SIMD.
 //!
 //! Every function here takes an [`Exec`]: which instruction set to use and how to spread work over
 //! threads. Neither may change a bit of a result: each kernel stands beside the scalar definition it
@@ -16,6 +16,7 @@ pub mod gemm;
 pub mod integer;
 pub mod math;
 pub mod norm;
+mod packed;
 pub mod pool;
 pub mod reduce;
 mod scratch;
@@ -26,5 +27,6 @@ mod threads;
 pub mod transpose;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};
+pub use packed::Panels;
 pub(crate) use split::{rows, split};
 pub use threads::Threads;

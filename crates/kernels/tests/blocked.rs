@@ -4,7 +4,7 @@
 mod common;
 
 use common::{cases, elements, machines, same_bits};
-use isobit_kernels::blocked::{self, Blocks, LANES, Source};
+use isobit_kernels::blocked::{self, Blocks, LANES, Source, Weights};
 use isobit_kernels::conv::{Conv2d, conv2d};
 use isobit_kernels::elementwise::{Binary, Operand, binary};
 use isobit_kernels::gemm::{Bias, Epilogue};
@@ -118,7 +118,7 @@ fn convolutions() {
         let xs = blocks(&from, &x);
         let adds = add.as_ref().map(|a| (beside, blocks(&beside, a)));
         for (set, pool) in vectors() {
-            let packed = blocked::pack(set, &c, &w);
+            let packed = blocked::pack(Exec::new(set, &pool), &Weights::of(&c), &w);
             let add = adds.as_ref().map(|(l, a)| (*l, &a[..]));
             let epilogue = blocked::Epilogue { bias: bias.as_deref(), add, activation };
             for source in [Source::Blocked(from, &xs), Source::Planes(&x)] {
@@ -160,7 +160,8 @@ fn long_chains() {
         let (from, to) = (layout(channels, side, kernel / 2), layout(filters, output, 1));
         let xs = blocks(&from, &x);
         for (set, pool) in vectors() {
-            let (packed, none) = (blocked::pack(set, &c, &w), blocked::Epilogue::default());
+            let (packed, none) =
+                (blocked::pack(Exec::new(set, &pool), &Weights::of(&c), &w), blocked::Epilogue::default());
             let mut y = room(&to);
             let source = if channels == 3 { Source::Planes(&x) } else { Source::Blocked(from, &xs) };
             blocked::conv2d(Exec::new(set, &pool), &c, source, &packed, &none, &to, &mut y);

@@ -190,6 +190,11 @@ impl Network {
         Ok(())
     }
 
+    /// How models are loaded that run beside this network: packed weights are kept in its folder.
+    pub fn options(&self) -> Options {
+        Options::default().packed(self.dir.join("packed"))
+    }
+
     /// A till that settles payments by signature, from an account that the wallet fills up.
     pub fn till(&self, password: Option<&str>) -> Result<Till, NodeError> {
         let key = Self::key(&self.dir.join("keys"), "till", password)?;
@@ -233,7 +238,7 @@ impl Network {
             Client::new(&self.local, key.clone())?
                 .act(Action::Join { stake: least, endpoint: String::new() })?;
         }
-        let options = Options::default().kernel_set(set);
+        let options = self.options().kernel_set(set);
         let mut worker = Worker::new(Arc::new(self.local.clone()), key.clone(), options)?.with_run(run);
         self.spawn(format!("node-{}", self.nodes.len() + 1), move |stop| worker.work(stop))?;
         self.nodes.push((key, set));

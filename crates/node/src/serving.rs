@@ -115,9 +115,9 @@ pub(crate) fn header(value: &Value) -> String {
 }
 
 impl Serving {
-    /// Serves inferences that are paid at this till.
-    pub fn new(till: Till) -> Self {
-        Self { till, sessions: Sessions::new(Options::default().threads(1)) }
+    /// Serves inferences that are paid at this till; models are loaded with these options.
+    pub fn new(till: Till, options: Options) -> Self {
+        Self { till, sessions: Sessions::new(options) }
     }
 
     /// What an inference costs.

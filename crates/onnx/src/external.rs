@@ -1,30 +1,70 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use isobit_mapped::Mapped;
 
 /// Where a model's external data is found.
 pub trait External {
-    /// Bytes `offset..offset + length` of the file at `location` (to its end without a length), at most `limit`: how many
-    /// there are, and where to read them.
-    fn open(
-        &self,
+    /// Bytes `offset..offset + length` of the file at `location` (to its end without a length), at most `limit`.
+    fn find(&self, location: &str, offset: u64, length: Option<u64>, limit: u64)
+    -> Result<Found<'_>, String>;
+}
+
+/// What was asked for of external data.
+#[derive(Debug, Clone)]
+pub enum Found<'a> {
+    /// In memory.
+    Memory(&'a [u8]),
+    /// Bytes of a file, which has them.
+    File(Arc<Mapped>, Range<usize>),
+}
+
+impl<'a> Found<'a> {
+    /// What [`External::find`] finds where `bytes` are the file.
+    ///
+    /// # Errors
+    /// What is asked for does not lie inside, or is more than `limit`.
+    pub fn of(
         location: &str,
+        bytes: &'a [u8],
         offset: u64,
         length: Option<u64>,
         limit: u64,
-    ) -> Result<(u64, Box<dyn Read + '_>), String>;
-
-    /// The bytes that [`External::open`] gives.
-    fn read(&self, location: &str, offset: u64, length: Option<u64>, limit: u64) -> Result<Vec<u8>, String> {
-        let (length, mut reader) = self.open(location, offset, length, limit)?;
-        let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-        reader.read_to_end(&mut bytes).map_err(|e| format!("'{location}': {e}"))?;
-        if bytes.len() as u64 != length {
-            return Err(format!("'{location}' was cut short while it was read"));
-        }
-        Ok(bytes)
+    ) -> Result<Self, String> {
+        Ok(Found::Memory(&bytes[range(location, bytes.len(), offset, length, limit)?]))
     }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Found::Memory(bytes) => bytes,
+            Found::File(file, range) => &file[range.clone()],
+        }
+    }
+}
+
+/// The range of what is asked for in a file of `size` bytes.
+fn range(
+    location: &str,
+    size: usize,
+    offset: u64,
+    length: Option<u64>,
+    limit: u64,
+) -> Result<Range<usize>, String> {
+    let available = (size as u64).checked_sub(offset);
+    let available = available.ok_or_else(|| format!("'{location}' ends before byte {offset}"))?;
+    let length = length.unwrap_or(available);
+    if length > available {
+        return Err(format!("'{location}' has {available} bytes from {offset}, {length} are declared"));
+    }
+    if length > limit {
+        return Err(format!("{length} bytes are above the limit of {limit}"));
+    }
+    // Both are within `size`.
+    Ok(offset as usize..(offset + length) as usize)
 }
 
 /// A model that must hold all its data itself.
@@ -32,36 +72,31 @@ pub trait External {
 pub struct NoExternal;
 
 impl External for NoExternal {
-    fn open(
-        &self,
-        location: &str,
-        _: u64,
-        _: Option<u64>,
-        _: u64,
-    ) -> Result<(u64, Box<dyn Read + '_>), String> {
+    fn find(&self, location: &str, _: u64, _: Option<u64>, _: u64) -> Result<Found<'_>, String> {
         Err(format!("'{location}' is not at hand; give the model as a file in its folder"))
     }
 }
 
 /// Files in one folder, and nowhere else.
-#[derive(Debug, Clone)]
-pub struct Folder(PathBuf);
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Files that were asked for.
+    files: Mutex<BTreeMap<String, Arc<Mapped>>>,
+}
 
 impl Folder {
     /// The folder; empty means the current one.
     pub fn new(path: &Path) -> Self {
-        Self(if path.as_os_str().is_empty() { PathBuf::from(".") } else { path.to_owned() })
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        Self { path: path.to_owned(), files: Mutex::default() }
     }
-}
 
-impl External for Folder {
-    fn open(
-        &self,
-        location: &str,
-        offset: u64,
-        length: Option<u64>,
-        limit: u64,
-    ) -> Result<(u64, Box<dyn Read + '_>), String> {
+    fn file(&self, location: &str) -> Result<Arc<Mapped>, String> {
+        let mut files = self.files.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(file) = files.get(location) {
+            return Ok(file.clone());
+        }
         let relative = Path::new(location);
         let inside = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
         if location.is_empty() || !relative.components().all(inside) {
@@ -69,24 +104,31 @@ impl External for Folder {
         }
         let text = |e: std::io::Error| format!("'{location}': {e}");
         // Links are followed, but not out of the folder.
-        let root = self.0.canonicalize().map_err(text)?;
-        let path = self.0.join(relative).canonicalize().map_err(text)?;
+        let root = self.path.canonicalize().map_err(text)?;
+        let path = self.path.join(relative).canonicalize().map_err(text)?;
         if !path.starts_with(&root) {
             return Err(format!("'{location}' is a link out of the model's folder"));
         }
-        let mut file = File::open(&path).map_err(text)?;
-        let size = file.metadata().map_err(text)?.len();
-        let available =
-            size.checked_sub(offset).ok_or_else(|| format!("'{location}' ends before byte {offset}"))?;
-        let length = length.unwrap_or(available);
-        if length > available {
-            return Err(format!("'{location}' has {available} bytes from {offset}, {length} are declared"));
+        if !path.is_file() {
+            return Err(format!("'{location}' is no file"));
         }
-        if length > limit {
-            return Err(format!("{length} bytes are above the limit of {limit}"));
-        }
-        file.seek(SeekFrom::Start(offset)).map_err(text)?;
-        Ok((length, Box::new(file.take(length))))
+        let file = Arc::new(File::open(&path).and_then(|f| Mapped::new(&f)).map_err(text)?);
+        files.insert(location.to_owned(), file.clone());
+        Ok(file)
+    }
+}
+
+impl External for Folder {
+    fn find(
+        &self,
+        location: &str,
+        offset: u64,
+        length: Option<u64>,
+        limit: u64,
+    ) -> Result<Found<'_>, String> {
+        let file = self.file(location)?;
+        let range = range(location, file.len(), offset, length, limit)?;
+        Ok(Found::File(file, range))
     }
 }
 
@@ -95,25 +137,15 @@ impl External for Folder {
 pub struct Memory(pub BTreeMap<String, Vec<u8>>);
 
 impl External for Memory {
-    fn open(
+    fn find(
         &self,
         location: &str,
         offset: u64,
         length: Option<u64>,
         limit: u64,
-    ) -> Result<(u64, Box<dyn Read + '_>), String> {
+    ) -> Result<Found<'_>, String> {
         let bytes = self.0.get(location).ok_or_else(|| format!("'{location}' is missing"))?;
-        let start = usize::try_from(offset).map_err(|_| "offset too large".to_owned())?;
-        let end = match length {
-            None => Some(bytes.len()),
-            Some(n) => usize::try_from(n).ok().and_then(|n| start.checked_add(n)),
-        };
-        let part = end.and_then(|end| bytes.get(start..end));
-        let part = part.ok_or_else(|| format!("'{location}' has only {} bytes", bytes.len()))?;
-        if part.len() as u64 > limit {
-            return Err(format!("{} bytes are above the limit of {limit}", part.len()));
-        }
-        Ok((part.len() as u64, Box::new(part)))
+        Found::of(location, bytes, offset, length, limit)
     }
 }
 
@@ -129,18 +161,20 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("w.bin"), b"0123456789").unwrap();
         let folder = Folder::new(&dir);
-        assert_eq!(folder.read("w.bin", 2, Some(3), 99).unwrap(), b"234");
-        assert_eq!(folder.read("./w.bin", 8, None, 99).unwrap(), b"89");
-        for location in ["../secret", "/etc/hostname", "", "a/../../secret"] {
-            assert!(folder.read(location, 0, None, 99).is_err(), "{location}");
+        assert_eq!(folder.find("w.bin", 2, Some(3), 99).unwrap().bytes(), b"234");
+        assert_eq!(folder.find("./w.bin", 8, None, 99).unwrap().bytes(), b"89");
+        for location in ["../secret", "/etc/hostname", "", "a/../../secret", "."] {
+            assert!(folder.find(location, 0, None, 99).is_err(), "{location}");
         }
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink(outer.path().join("secret"), dir.join("link")).unwrap();
-            assert!(folder.read("link", 0, None, 99).unwrap_err().contains("out of the model's folder"));
+            assert!(folder.find("link", 0, None, 99).unwrap_err().contains("out of the model's folder"));
         }
-        assert!(folder.read("w.bin", 0, Some(11), 99).is_err());
-        assert!(folder.read("w.bin", 11, None, 99).is_err());
-        assert!(folder.read("w.bin", 0, None, 9).is_err());
+        assert!(folder.find("w.bin", 0, Some(11), 99).is_err());
+        assert!(folder.find("w.bin", u64::MAX, Some(2), 99).is_err());
+        assert!(folder.find("w.bin", 2, Some(u64::MAX), u64::MAX).is_err());
+        assert!(folder.find("w.bin", 11, None, 99).is_err());
+        assert!(folder.find("w.bin", 0, None, 9).is_err());
     }
 }

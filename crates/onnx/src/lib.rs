@@ -25,7 +25,7 @@ use prost::Message;
 
 pub use data::datum_from_bytes;
 pub use error::OnnxError;
-pub use external::{External, Folder, Memory, NoExternal};
+pub use external::{External, Folder, Found, Memory, NoExternal};
 pub use limits::Limits;
 pub use tensor::{tensor_from_proto, tensor_to_proto};
 

@@ -1,12 +1,10 @@
-use std::io::Read;
-
 use isobit_tensor::{
     Complex, DType, F6E2M3, F6E3M2, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, MAX_EXTENT, Small,
     Tensor, TensorError, bf16, f16, numel,
 };
 
 use crate::proto::TensorProto;
-use crate::{External, OnnxError};
+use crate::{External, Found, OnnxError};
 
 /// The tensor that a message declares. `budget` bounds the bytes of this and all later tensors, and is
 /// lowered by what this one takes.
@@ -38,10 +36,11 @@ pub fn tensor_from_proto(
     })?;
 
     if t.data_location == 1 {
-        let (length, reader) = open_external(t, external, bytes)?;
-        let read = Tensor::from_le_reader(dtype, &shape, length, reader);
-        let cut = |e| OnnxError::External { name: t.name.clone(), message: format!("cannot be read: {e}") };
-        return read.map_err(cut)?.map_err(wrong);
+        let read = match find_external(t, external, bytes)? {
+            Found::Memory(bytes) => Tensor::from_le_bytes(dtype, &shape, bytes),
+            Found::File(file, range) => Tensor::from_le_file(dtype, &shape, &file, range),
+        };
+        return read.map_err(wrong);
     }
     if dtype == DType::String {
         let strings = t.string_data.iter().map(|s| String::from_utf8(s.clone()));
@@ -109,11 +108,11 @@ fn pairs<T: Copy + Default>(parts: &[T]) -> Vec<Complex<T>> {
     parts.chunks(2).map(pair).chain(std::iter::repeat_n(Complex::default(), odd)).collect()
 }
 
-fn open_external<'a>(
+fn find_external<'a>(
     t: &TensorProto,
     external: &'a dyn External,
     expected: u64,
-) -> Result<(u64, Box<dyn Read + 'a>), OnnxError> {
+) -> Result<Found<'a>, OnnxError> {
     let error = |message: String| OnnxError::External { name: t.name.clone(), message };
     let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let number = |key: &str| match entry(key) {
@@ -123,7 +122,7 @@ fn open_external<'a>(
     let location = entry("location").ok_or_else(|| error("no location is given".into()))?;
     let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
     // Without a length the shape says how much there is; the file may go on with other tensors.
-    external.open(location, offset, Some(length.unwrap_or(expected)), expected).map_err(error)
+    external.find(location, offset, Some(length.unwrap_or(expected)), expected).map_err(error)
 }
 
 /// The message of a tensor, its elements in `raw_data` (strings in `string_data`).

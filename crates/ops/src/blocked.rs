@@ -5,7 +5,7 @@ use isobit_kernels::Exec;
 use isobit_kernels::blocked::{Blocks, to_planes};
 use isobit_tensor::{Buf, DType, Datum, Tensor};
 
-use crate::{Fact, Inputs, Memory, OpError, RunCtx, Tail};
+use crate::{Fact, Inputs, Memory, OpError, Packs, RunCtx, Tail};
 
 /// A value of a run.
 #[derive(Debug, Clone)]
@@ -183,6 +183,15 @@ pub enum Role {
 pub trait Blockwise {
     /// What it does with them.
     fn role(&self) -> Role;
+
+    /// Makes ready for runs in blocks; `constants` are the operands that are constant.
+    ///
+    /// # Errors
+    /// What packing says.
+    fn prepare(&self, constants: &[Option<Tensor>], packs: &dyn Packs) -> Result<(), OpError> {
+        let _ = (constants, packs);
+        Ok(())
+    }
 
     /// As [`crate::Op::run_tail`], on values of any layout. The result may be in blocks, best with a border of `to` zeros,
     /// where that is given.

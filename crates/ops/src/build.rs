@@ -2,20 +2,27 @@ use isobit_graph::{Attr, Graph, Node};
 use isobit_kernels::KernelSet;
 use isobit_tensor::Tensor;
 
-use crate::{Op, OpError};
+use crate::{Op, OpError, Packs};
 
-/// What an operator is built from: its node, its constant operands, the kernel set to pack for.
+/// What an operator is built from: its node, its constant operands, and who packs those.
 #[derive(Clone, Copy)]
 pub struct BuildCtx<'a> {
     /// The node.
     pub node: &'a Node,
     /// For each operand: its content, where it is a constant.
     pub constants: &'a [Option<Tensor>],
-    /// The kernel set that the runs will use.
-    pub set: KernelSet,
+    /// Where [`crate::takes_turned`] holds: a constant matrix whose transpose is operand 1, which is not at hand itself.
+    pub turned: Option<&'a Tensor>,
+    /// Who packs weights, for the kernel set that the runs will use.
+    pub packs: &'a dyn Packs,
 }
 
 impl<'a> BuildCtx<'a> {
+    /// The kernel set that the runs will use.
+    pub fn set(&self) -> KernelSet {
+        self.packs.exec().set()
+    }
+
     /// Operand `i`, where it is a constant.
     pub fn constant(&self, i: usize) -> Option<&'a Tensor> {
         self.constants.get(i).and_then(Option::as_ref)

@@ -1,8 +1,7 @@
 //! Conv and ConvTranspose: one chain an output element over (input channel, kernel coordinates), ascending; a bias is
 //! added after the chain.
 
-use isobit_kernels::KernelSet;
-use isobit_kernels::blocked::{self, Blocks, Source};
+use isobit_kernels::blocked::{self, Blocks, Source, Weights};
 use isobit_kernels::conv::{Conv2d, Filters, conv2d};
 use isobit_kernels::gemm::{Bias, Epilogue};
 use isobit_tensor::{DType, Datum, Tensor};
@@ -13,7 +12,7 @@ use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
 use crate::tail::{Tail, absorb, absorb_blocked};
 use crate::taps::{Axis, Taps};
 use crate::window::{Geometry, Window, two};
-use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
+use crate::{BuildCtx, Fact, Form, Inputs, Op, OpDef, OpError, Packs, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] =
     &[OpDef::onnx("Conv", 22, conv), OpDef::onnx("ConvTranspose", 22, transposed)];
@@ -62,7 +61,6 @@ pub(crate) struct Conv {
     filters: Option<Filters>,
     /// Where it can be computed in blocks of channels: how far windows reach beyond the image, as far as attributes say.
     border: Option<usize>,
-    set: KernelSet,
 }
 
 /// Furthest that windows may reach beyond an image in blocks.
@@ -75,7 +73,7 @@ impl Conv {
     pub(crate) fn new(ctx: &BuildCtx<'_>) -> Result<Self, OpError> {
         let filters = ctx.constant(1).map(|_| Filters::default());
         let (window, groups) = (Window::new(ctx)?, groups(ctx)?);
-        let in_blocks = blocked::is_for(ctx.set)
+        let in_blocks = blocked::is_for(ctx.set())
             && ctx.constant(1).is_some_and(|w| {
                 let fits = match *w.shape() {
                     [m, gc, _, _] => m.is_multiple_of(groups) && blocked::fits(groups, gc, m / groups),
@@ -85,7 +83,7 @@ impl Conv {
             });
         let border = ctx.constant(1).filter(|_| in_blocks).map(|w| window.reach(&w.shape()[2..]));
         let border = border.filter(|&b| b <= FURTHEST);
-        Ok(Self { window, groups, filters, border, set: ctx.set })
+        Ok(Self { window, groups, filters, border })
     }
 
     /// The geometry, from extents that may be unknown.
@@ -243,6 +241,15 @@ impl Blockwise for Conv {
         Role::Makes { border: self.border.unwrap_or(0) }
     }
 
+    fn prepare(&self, constants: &[Option<Tensor>], packs: &dyn Packs) -> Result<(), OpError> {
+        let (Some(filters), Some(Some(w))) = (&self.filters, constants.get(1)) else { return Ok(()) };
+        if let &[m, channels, height, width] = w.shape() {
+            let weights = Weights { groups: self.groups, filters: m, channels, kernel: [height, width] };
+            filters.give_blocks(&weights, packs.panels(&Form::Filters(weights), w)?);
+        }
+        Ok(())
+    }
+
     fn run_blocked(
         &self,
         ctx: &RunCtx<'_>,
@@ -299,7 +306,7 @@ impl Conv {
             Value::Datum(Datum::Tensor(t)) => Source::Planes(t.as_slice()?),
             Value::Datum(_) => return Ok(None),
         };
-        let w = packed.blocks(self.set, &c, w.as_slice()?);
+        let w = packed.blocks(ctx.exec, &Weights::of(&c), w.as_slice()?);
         let layout = Blocks { batch: c.batch, channels: filters, size: c.output, border: to.unwrap_or(0) };
         let y = Blocked::make(ctx.memory, layout, |y| {
             blocked::conv2d(ctx.exec, &c, source, w, &epilogue, &layout, y);
@@ -409,7 +416,7 @@ impl Op for Transposed {
 #[cfg(test)]
 mod tests {
     use isobit_graph::{Attr, Node, ValueId};
-    use isobit_kernels::{Exec, Serial};
+    use isobit_kernels::{Exec, KernelSet, Serial};
 
     use super::*;
     use crate::Memory;
@@ -431,7 +438,13 @@ mod tests {
         let w = Tensor::new(&[1, 2, 2, 2], vec![1.0f32, 1.0, 1.0, 5.0, 1.0, 1.0, 1.0, 7.0]).unwrap();
         for set in KernelSet::available() {
             let constants = [None, Some(w.clone())];
-            let op = conv(&BuildCtx { node: &node, constants: &constants, set }).unwrap();
+            let op = conv(&BuildCtx {
+                node: &node,
+                constants: &constants,
+                turned: None,
+                packs: &Exec::new(set, &Serial),
+            })
+            .unwrap();
             let memory = Memory::new(1 << 30);
             let ctx = RunCtx { exec: Exec::new(set, &Serial), memory: &memory, seed: 0, step: 0 };
             let inputs = Inputs::new(vec![Some(x.clone()), Some(w.clone())]);

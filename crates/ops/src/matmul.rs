@@ -1,5 +1,6 @@
 //! MatMul and Gemm: one chain an output element, k ascending.
 
+use isobit_graph::Node;
 use isobit_kernels::double::{self, Panels};
 use isobit_kernels::elementwise::Binary;
 use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_batch, gemm_packed};
@@ -23,12 +24,23 @@ struct MatMul {
     packed: Option<PackedB>,
 }
 
+/// Whether the operator packs its operand 1 where that is a constant matrix of f32, and so can take the transpose of one that
+/// nobody has transposed ([`BuildCtx::turned`]).
+pub fn takes_turned(node: &Node) -> bool {
+    node.domain.is_empty() && matches!(node.op.as_str(), "MatMul" | "Gemm")
+}
+
+/// The right side, or with `turn` its transpose, packed, where it is one constant matrix.
+fn packed(ctx: &BuildCtx<'_>, turn: bool) -> Result<Option<PackedB>, OpError> {
+    let matrix = |b: &&Tensor| b.dtype() == DType::F32 && b.rank() == 2;
+    let (turned, plain) = (ctx.turned.filter(matrix), ctx.constant(1).filter(matrix));
+    let packed =
+        turned.map(|b| ctx.packs.right(b, !turn)).or_else(|| plain.map(|b| ctx.packs.right(b, turn)));
+    packed.transpose()
+}
+
 fn matmul(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
-    let packed = ctx.constant(1).filter(|b| b.dtype() == DType::F32 && b.rank() == 2).map(|b| {
-        let (k, n) = (b.shape()[0], b.shape()[1]);
-        Ok::<_, OpError>(PackedB::new(ctx.set, k, n, View::row_major(b.as_slice()?, n)))
-    });
-    ctx.one(MatMul { packed: packed.transpose()? })
+    ctx.one(MatMul { packed: packed(ctx, false)? })
 }
 
 /// The matrix product of two operands, over broadcast leading dimensions.
@@ -331,21 +343,12 @@ struct Gemm {
 
 fn build_gemm(ctx: &BuildCtx<'_>) -> Result<Box<dyn Op>, OpError> {
     let trans_b = ctx.flag("transB", false)?;
-    let packed = ctx.constant(1).filter(|b| b.dtype() == DType::F32 && b.rank() == 2).map(|b| {
-        let (r, c) = (b.shape()[0], b.shape()[1]);
-        let data = b.as_slice::<f32>()?;
-        Ok::<_, OpError>(if trans_b {
-            PackedB::new(ctx.set, c, r, View::transposed(data, c))
-        } else {
-            PackedB::new(ctx.set, r, c, View::row_major(data, c))
-        })
-    });
     ctx.one(Gemm {
         alpha: ctx.float("alpha", 1.0)?,
         beta: ctx.float("beta", 1.0)?,
         trans_a: ctx.flag("transA", false)?,
         trans_b,
-        packed: packed.transpose()?,
+        packed: packed(ctx, trans_b)?,
     })
 }
 

@@ -80,7 +80,7 @@ fn recurrent(ctx: &BuildCtx<'_>, cell: Cell) -> Result<Box<dyn Op>, OpError> {
     if let (Some(w), Some(r)) = (ctx.constant(1), ctx.constant(2))
         && ![w, r].iter().any(|t| t.dtype() == DType::F64)
     {
-        op.packed = Some(op.pack(ctx.set, (w.shape(), &floats(w)?), (r.shape(), &floats(r)?))?);
+        op.packed = Some(op.pack(ctx.set(), (w.shape(), &floats(w)?), (r.shape(), &floats(r)?))?);
     }
     ctx.at_most(cell.states() + 1, op)
 }

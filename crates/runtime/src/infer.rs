@@ -40,7 +40,7 @@ pub fn infer(model: &Model, dims: &BTreeMap<String, usize>) -> Inference {
     let mut errors = Vec::new();
     for (step, node) in graph.nodes.iter().enumerate() {
         let constants = node.inputs.iter().map(|v| v.and_then(constant)).collect::<Vec<_>>();
-        match build(node, &constants, &constant, exec) {
+        match build(node, &constants, &constant, None, &exec) {
             Ok(built) => steps.push(Some(built)),
             Err(e) => {
                 errors.push((step, e));

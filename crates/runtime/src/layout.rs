@@ -9,33 +9,49 @@ use isobit_ops::{Blockwise, Role};
 use crate::fuse::{Link, Uses, result};
 use crate::program::Step;
 
-/// For each step, the border that its result (or that of its whole tail) is best given, where that is to be in blocks.
-pub(crate) fn borders(
+/// The layout of a graph's values.
+pub(crate) struct Layout {
+    /// For each step, the border that its result (or that of its whole tail) is best given, where that is to be in blocks.
+    pub(crate) borders: Vec<Option<usize>>,
+    /// For each value, whether it is to be in blocks.
+    inside: Vec<bool>,
+}
+
+impl Layout {
+    /// Whether a step is to read or make images in blocks.
+    pub(crate) fn in_blocks(&self, graph: &Graph, step: usize) -> bool {
+        let mut operands = graph.nodes[step].inputs.iter().flatten();
+        self.borders[step].is_some() || operands.any(|v| self.inside[v.0 as usize])
+    }
+}
+
+/// The layout of a graph's values.
+pub(crate) fn layout(
     graph: &Graph,
     steps: &[Step],
     folded: &[Option<u64>],
     uses: &Uses,
     tails: &[Vec<Link>],
-) -> Vec<Option<usize>> {
-    let layout = Layout { graph, steps, folded, uses };
-    let inside = layout.inside();
+) -> Layout {
+    let roles = Roles { graph, steps, folded, uses };
+    let inside = roles.inside();
     let border = |step: usize| {
-        let first = layout.result(step).filter(|v| inside[v.0 as usize])?;
+        let first = roles.result(step).filter(|v| inside[v.0 as usize])?;
         let last = tails[step].last().and_then(|link| link.steps.last());
-        let v = last.map_or(Some(first), |&(s, _)| layout.result(s))?;
-        inside[v.0 as usize].then(|| layout.border(v))
+        let v = last.map_or(Some(first), |&(s, _)| roles.result(s))?;
+        inside[v.0 as usize].then(|| roles.border(v))
     };
-    (0..steps.len()).map(border).collect()
+    Layout { borders: (0..steps.len()).map(border).collect(), inside }
 }
 
-struct Layout<'a> {
+struct Roles<'a> {
     graph: &'a Graph,
     steps: &'a [Step],
     folded: &'a [Option<u64>],
     uses: &'a Uses,
 }
 
-impl Layout<'_> {
+impl Roles<'_> {
     fn role(&self, step: usize) -> Option<Role> {
         match &self.steps[step] {
             Step::Op(op) if self.folded[step].is_none() => op.blockwise().map(Blockwise::role),

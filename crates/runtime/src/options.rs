@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use isobit_kernels::KernelSet;
@@ -13,11 +14,14 @@ pub struct Options {
     pub kernel_set: KernelSet,
     /// Threads of one run, the caller's included; by default 1.
     pub threads: usize,
+    /// A folder where weights are kept as they were packed, so that the next load of the model finds them; by default none. Files
+    /// in it may be deleted at any time, and must not be written to.
+    pub packed: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { kernel_set: KernelSet::best(), threads: 1 }
+        Self { kernel_set: KernelSet::best(), threads: 1, packed: None }
     }
 }
 
@@ -31,6 +35,12 @@ impl Options {
     /// These options with another number of threads.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// These options with a folder for packed weights.
+    pub fn packed(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.packed = Some(folder.into());
         self
     }
 }

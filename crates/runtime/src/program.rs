@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use isobit_graph::{Graph, Node, ValueId};
-use isobit_kernels::{Exec, KernelSet};
-use isobit_ops::{BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, RunCtx, Tail, Value, find, plain};
-use isobit_tensor::{Datum, Tensor};
+use isobit_graph::{Attr, Graph, Node, ValueId};
+use isobit_kernels::Exec;
+use isobit_ops::{
+    BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, Packs, RunCtx, Tail, Value, find, plain, takes_turned,
+};
+use isobit_tensor::{DType, Datum, Tensor};
 
 use crate::control::Control;
 use crate::fuse::{self, Action, Link, Uses};
@@ -69,16 +71,16 @@ pub(crate) fn build(
     node: &Node,
     constants: &[Option<Tensor>],
     outer: &dyn Fn(ValueId) -> Option<Tensor>,
-    exec: Exec<'_>,
+    turned: Option<&Tensor>,
+    packs: &dyn Packs,
 ) -> Result<Step, OpError> {
-    if let Some(control) = Control::build(node, outer, exec)? {
+    if let Some(control) = Control::build(node, outer, packs)? {
         return Ok(Step::Control(Box::new(control)));
     }
     let def = find(&node.domain, &node.op).ok_or_else(|| {
         OpError::new(Code::UnsupportedOperator, format!("operator {} is not implemented", node.qualified()))
     })?;
-    let set: KernelSet = exec.set();
-    Ok(Step::Op((def.build)(&BuildCtx { node, constants, set })?))
+    Ok(Step::Op((def.build)(&BuildCtx { node, constants, turned, packs })?))
 }
 
 impl Program {
@@ -86,7 +88,7 @@ impl Program {
     pub(crate) fn build(
         mut graph: Graph,
         outer: &dyn Fn(ValueId) -> Option<Tensor>,
-        exec: Exec<'_>,
+        packs: &dyn Packs,
     ) -> Result<Self, BuildError> {
         let constants = &mut graph.initializers;
         graph.captures.retain(|&(inner, from)| match outer(from) {
@@ -107,12 +109,16 @@ impl Program {
         };
         let uses = Uses::new(&program.graph);
         for step in 0..n {
-            program.prepare(step, exec).map_err(|error| BuildError::Step { step, error })?;
+            program.prepare(step, &uses, packs).map_err(|error| BuildError::Step { step, error })?;
             program.hand_over(step, &uses);
         }
         program.tails = fuse::tails(&program.graph, &program.steps, &program.folded_costs, &uses);
         let Self { graph, steps, folded_costs, tails, .. } = &program;
-        program.borders = layout::borders(graph, steps, folded_costs, &uses, tails);
+        let layout = layout::layout(graph, steps, folded_costs, &uses, tails);
+        for step in (0..n).filter(|&step| layout.in_blocks(graph, step)) {
+            program.prepare_blocks(step, packs).map_err(|error| BuildError::Step { step, error })?;
+        }
+        program.borders = layout.borders;
         Ok(program)
     }
 
@@ -122,13 +128,22 @@ impl Program {
     }
 
     /// Builds a step and, where all its operands are constant, runs it.
-    fn prepare(&mut self, step: usize, exec: Exec<'_>) -> Result<(), OpError> {
+    fn prepare(&mut self, step: usize, uses: &Uses, packs: &dyn Packs) -> Result<(), OpError> {
         let node = &self.graph.nodes[step];
-        let constants: Vec<Option<Tensor>> =
-            node.inputs.iter().map(|v| v.and_then(|v| self.constant(v)).cloned()).collect();
-        let built = build(node, &constants, &|v| self.constant(v).cloned(), exec)?;
+        let constants = self.constants(step);
+        let turned =
+            self.turned_by(step, uses).and_then(|by| self.constants(by).into_iter().next().flatten());
+        let built = build(node, &constants, &|v| self.constant(v).cloned(), turned.as_ref(), packs)?;
+        if let (Step::Op(op), Some(x), &[Some(v)]) = (&built, self.turns(step, uses), &node.outputs[..]) {
+            let facts = [Some(Fact::fixed(x.dtype(), x.shape()))];
+            let results = op.infer(&facts)?;
+            self.folded_costs.push(Some(op.cost(&facts, &results)));
+            self.taken.extend(results.into_iter().map(|fact| (v, fact)));
+            self.steps.push(built);
+            return Ok(());
+        }
         let folded = match &built {
-            Step::Op(op) => fold_step(node, &**op, constants, exec),
+            Step::Op(op) => fold_step(node, &**op, constants, packs.exec()),
             Step::Control(_) => None,
         };
         let cost = folded.map(|(results, cost)| {
@@ -142,13 +157,51 @@ impl Program {
         Ok(())
     }
 
+    /// The constant matrix that a step transposes, where only one step wants the result, and can do without it.
+    fn turns(&self, step: usize, uses: &Uses) -> Option<&Tensor> {
+        let node = &self.graph.nodes[step];
+        let (&[Some(from)], &[Some(v)]) = (&node.inputs[..], &node.outputs[..]) else { return None };
+        let swaps = match node.attrs.get("perm") {
+            None => true,
+            Some(Attr::Ints(perm)) => perm[..] == [1, 0],
+            Some(_) => false,
+        };
+        let &[(user, 1)] = uses.of(v) else { return None };
+        let matrix = self.constant(from).filter(|t| t.dtype() == DType::F32 && t.rank() == 2);
+        let turns = node.domain.is_empty() && node.op == "Transpose" && swaps;
+        matrix.filter(|_| turns && takes_turned(&self.graph.nodes[user]))
+    }
+
+    /// The step that was to transpose operand 1 of a step, and has not ([`Program::turns`]).
+    fn turned_by(&self, step: usize, uses: &Uses) -> Option<usize> {
+        let v = self.graph.nodes[step].inputs.get(1).copied().flatten()?;
+        uses.defined(v).filter(|&by| by < step && self.turns(by, uses).is_some())
+    }
+
+    /// For each operand of a step: its content, where it is constant.
+    fn constants(&self, step: usize) -> Vec<Option<Tensor>> {
+        let operands = self.graph.nodes[step].inputs.iter();
+        operands.map(|v| v.and_then(|v| self.constant(v)).cloned()).collect()
+    }
+
+    /// Makes a step ready for images in blocks.
+    fn prepare_blocks(&self, step: usize, packs: &dyn Packs) -> Result<(), OpError> {
+        match &self.steps[step] {
+            Step::Op(op) => op.blockwise().map_or(Ok(()), |op| op.prepare(&self.constants(step), packs)),
+            Step::Control(_) => Ok(()),
+        }
+    }
+
     /// Lets go of constants that a step has taken over and nobody else needs.
     fn hand_over(&mut self, step: usize, uses: &Uses) {
         let Step::Op(op) = &self.steps[step] else { return };
-        for &operand in op.taken() {
+        let operands = op.taken().iter().map(|&operand| (step, operand));
+        // What it took over in place of a transpose.
+        let turned = self.turned_by(step, uses).map(|by| (by, 0));
+        for (step, operand) in operands.chain(turned).collect::<Vec<_>>() {
             let Some(v) = self.graph.nodes[step].inputs.get(operand).copied().flatten() else { continue };
             if uses.of(v) == [(step, operand)]
-                && let Some(t) = self.graph.initializers.remove(&v)
+                && let Some(t) = self.graph.initializers.remove(&v).or_else(|| self.folded.remove(&v))
             {
                 self.taken.insert(v, Fact::fixed(t.dtype(), t.shape()));
             }

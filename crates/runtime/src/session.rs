@@ -9,6 +9,7 @@ use isobit_tensor::{DType, Datum, Shape, Tensor};
 
 use crate::infer::propagate;
 use crate::meter::{Run, Stop};
+use crate::packs::{Kept, Packer};
 use crate::plan::Disorder;
 use crate::pool::pool;
 use crate::program::{BuildError, Program, Step};
@@ -20,6 +21,7 @@ pub struct Session {
     program: Program,
     set: KernelSet,
     pool: Threads,
+    kept: Kept,
     /// Metered cost by input types and shapes, for graphs whose shapes follow from those of their inputs.
     costs: Mutex<BTreeMap<Signature, Option<u64>>>,
     /// Buffers kept from run to run, one set for each run at a time.
@@ -54,9 +56,11 @@ impl Session {
         let pool = pool(options.threads)?;
         let constants = std::mem::take(&mut model.graph.initializers);
         let graph = Graph { initializers: constants, ..model.graph.clone() };
-        let build = || Program::build(graph, &|_| None, Exec::new(set, &pool));
+        let packer = Packer::new(Exec::new(set, &pool), &graph, options.packed.as_deref());
+        let build = || Program::build(graph, &|_| None, &packer);
         let program = fp::with_profile_env(build).map_err(|e| load_error(&model, e))?;
-        Ok(Self { model, program, set, pool, costs: Mutex::default(), spares: Mutex::default() })
+        let kept = packer.keep();
+        Ok(Self { model, program, set, pool, kept, costs: Mutex::default(), spares: Mutex::default() })
     }
 
     /// The model as loaded, without its constants.
@@ -67,6 +71,11 @@ impl Session {
     /// The instruction set in use.
     pub fn kernel_set(&self) -> KernelSet {
         self.set
+    }
+
+    /// What became of the packed weights.
+    pub fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// Runs a model whose inputs and outputs are tensors, on named inputs in any order.

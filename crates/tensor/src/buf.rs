@@ -1,18 +1,29 @@
 use std::any::Any;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+
+use bytemuck::Pod;
+use isobit_mapped::Elements;
 
 use crate::recycle;
 
 /// A shared, immutable run of elements. Cloning is a reference count.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Buf<T: 'static>(Arc<Held<T>>);
+#[derive(Debug, Clone)]
+pub struct Buf<T: 'static>(Held<T>);
+
+#[derive(Debug, Clone)]
+enum Held<T: 'static> {
+    Own(Arc<Own<T>>),
+    /// In a file.
+    Lent(Arc<dyn Lent<T>>),
+}
 
 /// The elements; long runs of f32 go back to [`recycle`] when nobody holds them any more.
-#[derive(Debug, Clone, PartialEq, Default)]
-struct Held<T: 'static>(Vec<T>);
+#[derive(Debug)]
+struct Own<T: 'static>(Vec<T>);
 
-impl<T> Drop for Held<T> {
+impl<T> Drop for Own<T> {
     fn drop(&mut self) {
         let elements: &mut dyn Any = &mut self.0;
         if let Some(elements) = elements.downcast_mut::<Vec<f32>>() {
@@ -21,32 +32,79 @@ impl<T> Drop for Held<T> {
     }
 }
 
+/// Elements that are somebody else's.
+trait Lent<T>: AsRef<[T]> + fmt::Debug + Send + Sync {
+    fn release(&self);
+}
+
+impl<T: Pod + fmt::Debug + Send + Sync> Lent<T> for Elements<T> {
+    fn release(&self) {
+        self.release();
+    }
+}
+
 impl<T> Buf<T> {
     /// The vector itself when this is the only holder, else `self` back.
     pub fn try_into_vec(self) -> Result<Vec<T>, Self> {
-        Arc::try_unwrap(self.0).map(|mut held| std::mem::take(&mut held.0)).map_err(Buf)
+        match self.0 {
+            Held::Own(own) => Arc::try_unwrap(own)
+                .map(|mut own| std::mem::take(&mut own.0))
+                .map_err(|own| Buf(Held::Own(own))),
+            lent => Err(Buf(lent)),
+        }
     }
 
     /// Mutable access when this is the only holder.
     pub fn get_mut(&mut self) -> Option<&mut Vec<T>> {
-        Arc::get_mut(&mut self.0).map(|held| &mut held.0)
+        match &mut self.0 {
+            Held::Own(own) => Arc::get_mut(own).map(|own| &mut own.0),
+            Held::Lent(_) => None,
+        }
     }
 
-    /// True when no other tensor shares these elements.
+    /// True when no other tensor shares these elements, nor a file.
     pub fn is_unique(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        matches!(&self.0, Held::Own(own) if Arc::strong_count(own) == 1)
+    }
+
+    /// Where the elements lie in a file: lets go of the memory that they took when they were looked at.
+    pub fn release(&self) {
+        if let Held::Lent(lent) = &self.0 {
+            lent.release();
+        }
     }
 }
 
 impl<T> From<Vec<T>> for Buf<T> {
     fn from(v: Vec<T>) -> Self {
-        Buf(Arc::new(Held(v)))
+        Buf(Held::Own(Arc::new(Own(v))))
+    }
+}
+
+impl<T: Pod + fmt::Debug + Send + Sync> From<Elements<T>> for Buf<T> {
+    fn from(elements: Elements<T>) -> Self {
+        Buf(Held::Lent(Arc::new(elements)))
+    }
+}
+
+impl<T> Default for Buf<T> {
+    fn default() -> Self {
+        Vec::new().into()
+    }
+}
+
+impl<T: PartialEq> PartialEq for Buf<T> {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
     }
 }
 
 impl<T> Deref for Buf<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.0.0
+        match &self.0 {
+            Held::Own(own) => &own.0,
+            Held::Lent(lent) => (**lent).as_ref(),
+        }
     }
 }

@@ -15,24 +15,76 @@
 //! The root is BLAKE3 of head and content together, so a slice of the content can be opened against
 //! it (bao) and neither dtype nor shape can be swapped.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use blake3::hazmat::{ChainingValue, HasherExt};
+use isobit_mapped::{Elements, Mapped};
+
+use crate::seal::PIECE;
 use crate::shape::MAX_RANK;
 use crate::small::*;
 use crate::{Buf, DType, Data, Element, Hash, Shape, Tensor, TensorError, bf16, f16, numel};
 
+/// Bytes from which it is worth leaving elements in a file.
+const IN_PLACE: usize = 1 << 16;
 const MAGIC: &[u8; 8] = b"isobitT1";
 const HEAD: usize = 1024;
 const _: () = assert!(16 + MAX_RANK * 8 == HEAD);
 /// Elements converted at a time while hashing.
 const STEP: usize = 4096;
+/// Elements hashed at a time, and then looked at again.
+const NEAR: usize = 1 << 16;
 
 impl Tensor {
     /// The commitment: BLAKE3 of the canonical encoding.
     pub fn root(&self) -> Hash {
+        if let Some(root) = self.sealed() {
+            return root;
+        }
+        if let Some(root) = self.root_without_nan() {
+            return root;
+        }
         let mut hasher = blake3::Hasher::new();
         self.encode(&mut |bytes| {
             hasher.update(bytes);
         });
         hasher.finalize().into()
+    }
+
+    /// The commitment of what most weights are: f32 without a NaN that would have to be made canonical, hashed as they lie in
+    /// memory.
+    fn root_without_nan(&self) -> Option<Hash> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.head());
+        hash_without_nan(&mut hasher, HEAD, self.as_they_lie()?).then(|| hasher.finalize().into())
+    }
+
+    /// Elements whose bytes are those of the canonical encoding unless there is a NaN.
+    fn as_they_lie(&self) -> Option<&[f32]> {
+        match self.data() {
+            Data::F32(elements) if cfg!(target_endian = "little") => Some(elements),
+            _ => None,
+        }
+    }
+
+    /// How many pieces it is best hashed in.
+    pub(crate) fn pieces(&self) -> usize {
+        self.as_they_lie().map_or(1, |elements| (HEAD + size_of_val(elements)).div_ceil(PIECE))
+    }
+
+    /// What piece `i` of several adds to the root; `None` where there is a NaN in it.
+    pub(crate) fn piece(&self, i: usize) -> Option<ChainingValue> {
+        let elements = self.as_they_lie()?;
+        let size = size_of::<f32>();
+        let start = (i * PIECE).saturating_sub(HEAD) / size;
+        let end = ((i + 1) * PIECE - HEAD) / size;
+        let part = &elements[start..end.min(elements.len())];
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset((i * PIECE) as u64);
+        let before = if i == 0 { HEAD } else { 0 };
+        hasher.update(&self.head()[..before]);
+        hash_without_nan(&mut hasher, before, part).then(|| hasher.finalize_non_root())
     }
 
     /// The canonical encoding in one piece.
@@ -132,29 +184,24 @@ impl Tensor {
         Ok(Self::from_parts(shape, data))
     }
 
-    /// As [`Tensor::from_le_bytes`], from a reader that is at the first of exactly as many bytes. The most usual weights are
-    /// read where they stay.
+    /// As [`Tensor::from_le_bytes`], from `bytes` of a file, where long runs of f32 stay.
     ///
     /// # Errors
-    /// What the reader says, and what [`Tensor::from_le_bytes`] says.
-    pub fn from_le_reader(
+    /// What [`Tensor::from_le_bytes`] says; [`TensorError::Encoding`] where the file has no such bytes.
+    pub fn from_le_file(
         dtype: DType,
         shape: &[usize],
-        len: u64,
-        mut reader: impl std::io::Read,
-    ) -> std::io::Result<Result<Self, TensorError>> {
-        let n = numel(shape);
-        if dtype == DType::F32 && n.is_some_and(|n| n as u64 * 4 == len) && cfg!(target_endian = "little") {
-            let mut elements = vec![0.0f32; n.unwrap_or(0)];
-            reader.read_exact(bytemuck::cast_slice_mut(&mut elements))?;
-            return Ok(Self::new(shape, elements));
+        file: &Arc<Mapped>,
+        bytes: Range<usize>,
+    ) -> Result<Self, TensorError> {
+        let as_memory = cfg!(target_endian = "little") && dtype == DType::F32 && bytes.len() >= IN_PLACE;
+        match Elements::<f32>::new(file.clone(), bytes.clone()).filter(|_| as_memory) {
+            Some(elements) => Self::from_buf(shape, elements.into()),
+            None => {
+                let short = TensorError::Encoding("beyond the end of the file");
+                Self::from_le_bytes(dtype, shape, file.get(bytes).ok_or(short)?)
+            }
         }
-        let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes)?;
-        if bytes.len() as u64 != len {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Self::from_le_bytes(dtype, shape, &bytes))
     }
 
     /// The elements as little-endian bytes in canonical form (no head).
@@ -164,7 +211,7 @@ impl Tensor {
         out
     }
 
-    fn encode(&self, sink: &mut dyn FnMut(&[u8])) {
+    fn head(&self) -> [u8; HEAD] {
         let mut head = [0u8; HEAD];
         head[..8].copy_from_slice(MAGIC);
         head[8..12].copy_from_slice(&(self.dtype().onnx() as u32).to_le_bytes());
@@ -172,7 +219,11 @@ impl Tensor {
         for (slot, &d) in head[16..].chunks_exact_mut(8).zip(self.shape()) {
             slot.copy_from_slice(&(d as u64).to_le_bytes());
         }
-        sink(&head);
+        head
+    }
+
+    fn encode(&self, sink: &mut dyn FnMut(&[u8])) {
+        sink(&self.head());
         self.encode_content(sink);
     }
 
@@ -189,10 +240,6 @@ impl Tensor {
             }};
         }
         match self.data() {
-            // Most of all weights: as they lie in memory, unless there is a NaN to be made canonical.
-            Data::F32(b) if cfg!(target_endian = "little") && !b.iter().any(|v| v.is_nan()) => {
-                sink(bytemuck::cast_slice(b));
-            }
             Data::F32(b) => write!(b, 4, bits32),
             Data::F64(b) => write!(b, 8, bits64),
             Data::Complex64(b) => {
@@ -232,6 +279,23 @@ impl Tensor {
             }
         }
     }
+}
+
+/// Hashes numbers as they lie in memory, after `before` bytes, or finds a NaN among them. BLAKE3 is fastest where parts begin at
+/// multiples of their own length; what was hashed is still in the cache when it is searched.
+fn hash_without_nan(hasher: &mut blake3::Hasher, before: usize, elements: &[f32]) -> bool {
+    let (first, rest) = elements.split_at(elements.len().min(NEAR - before / size_of::<f32>()));
+    std::iter::once(first).chain(rest.chunks(NEAR)).all(|part| {
+        hasher.update(bytemuck::cast_slice(part));
+        !any_nan(part)
+    })
+}
+
+/// A NaN is what is above infinity without its sign; seen by an addition that then reaches the sign, so that many numbers are looked
+/// at at once.
+fn any_nan(values: &[f32]) -> bool {
+    let reach = (1 << 31) - 1 - f32::INFINITY.to_bits();
+    values.iter().fold(0, |any, v| any | ((v.to_bits() & 0x7fff_ffff) + reach)) >> 31 != 0
 }
 
 fn bits32(v: f32) -> u32 {

@@ -19,12 +19,14 @@
 
 mod buf;
 mod canonical;
+pub mod cores;
 mod datum;
 mod dtype;
 mod error;
 mod hash;
 mod pieces;
 pub mod recycle;
+mod seal;
 mod shape;
 mod small;
 mod tensor;
@@ -35,6 +37,7 @@ pub use dtype::{DType, Element};
 pub use error::TensorError;
 pub use half::{bf16, f16};
 pub use hash::{Hash, ParseHashError};
+pub use seal::seal;
 pub use shape::{MAX_EXTENT, MAX_RANK, Shape, numel};
 pub use small::{
     Complex, F4E2M1, F6E2M3, F6E3M2, F8E4M3FN, F8E4M3FNUZ, F8E5M2, F8E5M2FNUZ, F8E8M0, I2, I4, Small, U2, U4,

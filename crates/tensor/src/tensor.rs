@@ -1,5 +1,8 @@
+use std::fmt;
+use std::sync::Arc;
+
 use crate::small::*;
-use crate::{Buf, DType, Element, Shape, TensorError, bf16, f16, numel, recycle};
+use crate::{Buf, DType, Element, Hash, Shape, TensorError, bf16, f16, numel, recycle};
 
 /// The elements of a tensor, by type.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,10 +76,24 @@ macro_rules! with_data {
 }
 
 /// A contiguous row-major tensor.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Tensor {
     shape: Shape,
     data: Data,
+    /// Its commitment, where [`Tensor::seal`] computed it.
+    root: Option<Arc<Hash>>,
+}
+
+impl PartialEq for Tensor {
+    fn eq(&self, other: &Self) -> bool {
+        self.shape == other.shape && self.data == other.data
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tensor").field("shape", &self.shape).field("data", &self.data).finish()
+    }
 }
 
 impl Tensor {
@@ -88,24 +105,24 @@ impl Tensor {
     /// As [`Tensor::new`], sharing a buffer.
     pub fn from_buf<T: Element>(shape: &[usize], elements: Buf<T>) -> Result<Self, TensorError> {
         check_count(shape, elements.len())?;
-        Ok(Self { shape: shape.into(), data: T::wrap(elements) })
+        Ok(Self { shape: shape.into(), data: T::wrap(elements), root: None })
     }
 
     pub(crate) fn from_parts(shape: &[usize], data: Data) -> Self {
-        let tensor = Self { shape: shape.into(), data };
+        let tensor = Self { shape: shape.into(), data, root: None };
         debug_assert_eq!(numel(shape), Some(tensor.len()));
         tensor
     }
 
     /// A rank-0 tensor.
     pub fn scalar<T: Element>(value: T) -> Self {
-        Self { shape: Shape::new(), data: T::wrap(vec![value].into()) }
+        Self { shape: Shape::new(), data: T::wrap(vec![value].into()), root: None }
     }
 
     /// A rank-1 tensor.
     pub fn vector<T: Element>(elements: Vec<T>) -> Self {
         let shape = Shape::from_slice(&[elements.len()]);
-        Self { shape, data: T::wrap(elements.into()) }
+        Self { shape, data: T::wrap(elements.into()), root: None }
     }
 
     /// A tensor of zeros (`false`, empty strings).
@@ -144,7 +161,7 @@ impl Tensor {
             DType::Complex64 => of::<Complex<f32>>(n),
             DType::Complex128 => of::<Complex<f64>>(n),
         };
-        Ok(Self { shape: shape.into(), data })
+        Ok(Self { shape: shape.into(), data, root: None })
     }
 
     /// The extents, outermost first.
@@ -224,20 +241,39 @@ impl Tensor {
 
     /// The elements as a vector only if nothing is copied: right type, only holder. Else `self` back.
     pub fn try_unique<T: Element>(self) -> Result<(Shape, Vec<T>), Self> {
-        let Self { shape, data } = self;
+        let Self { shape, data, root } = self;
         match T::unwrap(data) {
             Ok(buf) => match buf.try_into_vec() {
                 Ok(v) => Ok((shape, v)),
-                Err(buf) => Err(Self { shape, data: T::wrap(buf) }),
+                Err(buf) => Err(Self { shape, data: T::wrap(buf), root }),
             },
-            Err(data) => Err(Self { shape, data }),
+            Err(data) => Err(Self { shape, data, root }),
         }
     }
 
     /// The same elements under another shape of equal count.
     pub fn reshape(self, shape: &[usize]) -> Result<Self, TensorError> {
         check_count(shape, self.len())?;
-        Ok(Self { shape: shape.into(), data: self.data })
+        Ok(Self { shape: shape.into(), data: self.data, root: None })
+    }
+
+    /// Computes the commitment and keeps it, so that [`Tensor::root`] and [`Tensor::sealed`] have it at hand.
+    pub fn seal(&mut self) {
+        self.seal_as(self.root());
+    }
+
+    pub(crate) fn seal_as(&mut self, root: Hash) {
+        self.root = Some(Arc::new(root));
+    }
+
+    /// The commitment, where [`Tensor::seal`] computed it.
+    pub fn sealed(&self) -> Option<Hash> {
+        self.root.as_deref().copied()
+    }
+
+    /// Lets go of the memory that elements in a file took when they were looked at; they come back by themselves.
+    pub fn release(&self) {
+        with_data!(&self.data, b => b.release());
     }
 
     /// Bytes held by the elements in memory (strings: their UTF-8 length).
@@ -277,6 +313,20 @@ mod tests {
         let t = t.try_unique::<i64>().unwrap_err();
         drop(shared);
         assert_eq!(t.try_unique::<i64>().unwrap().1, [1, 2]);
+    }
+
+    #[test]
+    fn a_seal_is_the_root_and_no_part_of_the_tensor() {
+        let plain = Tensor::new(&[2, 2], vec![1f32, 2.0, 3.0, 4.0]).unwrap();
+        let mut sealed = plain.clone();
+        sealed.seal();
+        assert_eq!((sealed.sealed(), sealed.root()), (Some(plain.root()), plain.root()));
+        assert_eq!(sealed, plain);
+        assert_eq!(sealed.clone().sealed(), Some(plain.root()));
+        // Other extents are another tensor.
+        let flat = sealed.reshape(&[4]).unwrap();
+        assert_eq!(flat.sealed(), None);
+        assert_eq!(flat.root(), Tensor::vector(vec![1f32, 2.0, 3.0, 4.0]).root());
     }
 
     #[test]

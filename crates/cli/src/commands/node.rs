@@ -8,7 +8,7 @@ use isobit_ledger::Action;
 use isobit_node::{Client, Gateway, Remote, Worker};
 use isobit_runtime::{KernelSet, Options};
 
-use crate::{coins, model, output};
+use crate::{coins, home, model, output};
 
 /// Run a node for a network elsewhere: fetch models, run jobs, sign receipts, earn.
 ///
@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// The node's key file; made if it does not exist.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// Data folder, where packed weights are kept (in packed/, whose files may be deleted at any time); ~/.isobit unless given.
+    #[arg(long, env = "ISOBIT_HOME", value_name = "DIR")]
+    data: Option<PathBuf>,
     #[command(flatten)]
     password: crate::home::Password,
     /// Stake to join with, in coins; the least one unless given.
@@ -70,7 +73,8 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
         client.act(Action::Join { stake, endpoint: String::new() })?;
     }
     let set = args.kernels.unwrap_or_else(KernelSet::best);
-    let options = Options::default().kernel_set(set).threads(args.threads.unwrap_or_else(model::cores));
+    let mut options = Options::default().kernel_set(set).threads(args.threads.unwrap_or_else(model::cores));
+    options.packed = home::packed(args.data.as_deref());
     let mut worker = Worker::new(Arc::new(gateway.clone()), key, options)?;
     let stake = gateway.account(address)?.stake.unwrap_or(0);
     if json {

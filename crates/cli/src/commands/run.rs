@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use isobit_kernels::gemm::peak;
-use isobit_runtime::{KernelSet, Options, RunOptions, RunResult, Session, StepTime};
+use isobit_runtime::{Kept, KernelSet, Options, RunOptions, RunResult, Session, StepTime};
 
 use crate::tensors::{self, Named};
-use crate::{model, output};
+use crate::{home, model, output};
 
 /// Run a model on this machine and print its outputs and their roots.
 ///
@@ -39,6 +39,12 @@ pub(crate) struct Args {
     /// Threads; by default all cores.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Data folder, where packed weights are kept (in packed/, whose files may be deleted at any time); ~/.isobit unless given.
+    #[arg(long, env = "ISOBIT_HOME", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Pack the weights anew, and do not keep them.
+    #[arg(long)]
+    no_cache: bool,
     /// Seed of the run's random operators.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -63,8 +69,12 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let model = model::open(&args.model)?;
     let set = args.kernels.unwrap_or_else(KernelSet::best);
     let threads = args.threads.unwrap_or_else(model::cores);
-    let session = Session::load(model, &Options::default().kernel_set(set).threads(threads))
-        .context("`isobit check` lists all that is missing")?;
+    let mut options = Options::default().kernel_set(set).threads(threads);
+    options.packed = home::packed(args.data.as_deref()).filter(|_| !args.no_cache);
+    let session = Session::load(model, &options).context("`isobit check` lists all that is missing")?;
+    if let Kept::Failed(why) = session.kept() {
+        output::warning(&format!("packed weights are not kept: {why}"));
+    }
     let graph = &session.model().graph;
     let load = start.elapsed();
 

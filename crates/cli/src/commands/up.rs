@@ -102,10 +102,11 @@ pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     if args.keeper {
         network.keep(password)?;
     }
+    let till = args.x402.then(|| network.till(password)).transpose()?;
     let offers = Offers {
         faucet: args.faucet.then(|| Faucet::new(network.wallet().clone())),
         hub: args.hub.then(|| network.hub(password)).transpose()?.map(|hub| (hub, args.open_sign_up)),
-        serving: args.x402.then(|| network.till(password)).transpose()?.map(Serving::new),
+        serving: till.map(|till| Serving::new(till, network.options())),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

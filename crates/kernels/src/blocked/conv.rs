@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::tile::{self, Tile};
 use super::{Blocks, Epilogue, LANES, depthwise};
 use crate::conv::Conv2d;
+use crate::gemm::{View, pack_transposed};
 use crate::math::{self, Unary};
 use crate::shared::Shared;
 use crate::{Exec, KernelSet, scratch};
@@ -136,17 +137,51 @@ pub fn held(c: &Conv2d) -> usize {
     [c.channels, side(0), side(1)].into_iter().fold(c.batch, usize::saturating_mul)
 }
 
-fn is_depthwise(c: &Conv2d) -> bool {
-    c.groups == c.channels && c.groups == c.filters && c.groups > 1
+/// Extents of weights `w[filters, channels of a group, height, width]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weights {
+    /// Groups; the filters are cut into as many equal parts.
+    pub groups: usize,
+    /// Filters, of all groups.
+    pub filters: usize,
+    /// Channels of one group.
+    pub channels: usize,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
 }
 
-/// The weights `w[m, c / groups, kh, kw]` in the form that [`conv2d`] takes: for each panel of filters, each channel, each
-/// tap, the panel's weights; with one filter a channel, for each block, each tap, the block's weights. Zeros past the last
-/// filter.
-pub fn pack(set: KernelSet, c: &Conv2d, w: &[f32]) -> Vec<f32> {
-    let taps = c.kernel[0] * c.kernel[1];
-    if is_depthwise(c) {
-        let mut packed = vec![0.0; c.channels.next_multiple_of(LANES) * taps];
+impl Weights {
+    /// Those of a convolution.
+    pub fn of(c: &Conv2d) -> Self {
+        Self { groups: c.groups, filters: c.filters, channels: c.channels / c.groups, kernel: c.kernel }
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.groups == self.filters && self.channels == 1
+    }
+
+    /// Elements of the packed form.
+    pub fn packed(&self) -> usize {
+        let (m, groups) =
+            if self.is_depthwise() { (self.filters, 1) } else { (self.filters / self.groups, self.groups) };
+        groups * m.next_multiple_of(LANES) * self.channels * self.taps()
+    }
+}
+
+/// The weights in the form that [`conv2d`] takes: for each panel of filters, each channel, each tap, the panel's weights; with
+/// one filter a channel, for each block, each tap, the block's weights. Zeros past the last filter.
+///
+/// # Panics
+/// When `w` does not have the length that the extents say.
+pub fn pack(exec: Exec<'_>, weights: &Weights, w: &[f32]) -> Vec<f32> {
+    let taps = weights.taps();
+    assert_eq!(w.len(), weights.filters * weights.channels * taps);
+    let mut packed = vec![0.0; weights.packed()];
+    if weights.is_depthwise() {
         for (channel, w) in w.chunks_exact(taps).enumerate() {
             let block = &mut packed[channel / LANES * LANES * taps..];
             for (tap, &w) in w.iter().enumerate() {
@@ -155,21 +190,18 @@ pub fn pack(set: KernelSet, c: &Conv2d, w: &[f32]) -> Vec<f32> {
         }
         return packed;
     }
-    let (gc, gm, nr) = (c.channels / c.groups, c.filters / c.groups, tile::filters(set));
-    let steps = gc * taps;
-    let mut packed = Vec::with_capacity(c.groups * gm.next_multiple_of(LANES) * steps);
-    for w in w.chunks_exact(gm * steps) {
-        for first in (0..gm).step_by(nr) {
-            let width = nr.min((gm - first).next_multiple_of(LANES));
-            let at = packed.len();
-            packed.resize(at + steps * width, 0.0);
-            for (i, w) in w[first * steps..].chunks_exact(steps).take(width).enumerate() {
-                for (to, &w) in packed[at + i..].iter_mut().step_by(width).zip(w) {
-                    *to = w;
-                }
-            }
-        }
-    }
+    let (gm, nr, steps) =
+        (weights.filters / weights.groups, tile::filters(exec.set()), weights.channels * taps);
+    let (panels, group) = (gm.div_ceil(nr), gm.next_multiple_of(LANES) * steps);
+    let shared = Shared::new(&mut packed);
+    exec.pool().for_each(weights.groups * panels, &|i| {
+        let (g, first) = (i / panels, i % panels * nr);
+        let width = nr.min((gm - first).next_multiple_of(LANES));
+        // SAFETY: a panel belongs to its piece alone.
+        let out = unsafe { shared.slice(g * group + first * steps, steps * width) };
+        let view = View::transposed(&w[g * gm * steps..][..gm * steps], steps);
+        pack_transposed(&view, 0, first, width.min(gm - first), width, out);
+    });
     packed
 }
 
@@ -215,7 +247,7 @@ pub fn conv2d(
     let mut blocked = scratch::take();
     let x = match x {
         // One filter a channel takes blocks alone.
-        Source::Planes(x) if is_depthwise(c) => {
+        Source::Planes(x) if Weights::of(c).is_depthwise() => {
             let layout = Blocks { batch: c.batch, channels: c.channels, size: c.input, border: reach(c) };
             blocked.resize(layout.elements().expect("an image in memory"), 0.0);
             super::from_planes(exec, x, &layout, &mut blocked);
@@ -224,7 +256,7 @@ pub fn conv2d(
         other => other,
     };
     let input = Input::new(exec, c, x, &mut copy);
-    if is_depthwise(c) {
+    if Weights::of(c).is_depthwise() {
         depthwise::depthwise(exec, c, &input, w, &epilogue, to, y);
     } else {
         for g in 0..c.groups {

@@ -10,7 +10,7 @@ mod pool;
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code, unused))]
 mod tile;
 
-pub use conv::{Source, conv2d, fits, held, pack, reach};
+pub use conv::{Source, Weights, conv2d, fits, held, pack, reach};
 pub use pool::{global_mean, max_pool};
 
 use isobit_numerics as num;

@@ -8,10 +8,11 @@ mod windows;
 
 use std::sync::OnceLock;
 
+use crate::blocked::Weights;
 use crate::gemm::{Bias, Columns, Epilogue, Left, PackedA, PackedB, Right, View, gemm, product};
 use crate::shared::Shared;
 use crate::transpose::transpose_into;
-use crate::{Exec, KernelSet, scratch, strided};
+use crate::{Exec, KernelSet, Panels, scratch, strided};
 use depthwise::depthwise;
 use phases::Phases;
 use windows::Windows;
@@ -76,7 +77,7 @@ impl Conv2d {
 pub struct Filters {
     rows: OnceLock<Vec<PackedA>>,
     columns: OnceLock<Vec<PackedB>>,
-    blocks: OnceLock<Vec<f32>>,
+    blocks: OnceLock<Panels>,
 }
 
 impl Filters {
@@ -88,8 +89,15 @@ impl Filters {
     }
 
     /// Filters for [`crate::blocked::conv2d`].
-    pub fn blocks(&self, set: KernelSet, c: &Conv2d, w: &[f32]) -> &[f32] {
-        self.blocks.get_or_init(|| crate::blocked::pack(set, c, w))
+    pub fn blocks(&self, exec: Exec<'_>, weights: &Weights, w: &[f32]) -> &[f32] {
+        self.blocks.get_or_init(|| crate::blocked::pack(exec, weights, w).into())
+    }
+
+    /// What [`crate::blocked::pack`] made of these weights for this kernel set; panels of another length are left aside.
+    pub fn give_blocks(&self, weights: &Weights, panels: Panels) {
+        if panels.len() == weights.packed() {
+            let _ = self.blocks.set(panels);
+        }
     }
 
     /// Filters as the columns of the right side, one matrix a group.

@@ -14,7 +14,7 @@ mod scalar;
 pub(crate) use driver::{Left, Right, product};
 pub use driver::{gemm, gemm_batch, gemm_packed};
 pub use epilogue::{Bias, Epilogue};
-pub(crate) use pack::Columns;
+pub(crate) use pack::{Columns, pack_transposed};
 pub use pack::{PackedA, PackedB};
 pub use peak::peak;
 

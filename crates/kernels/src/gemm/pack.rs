@@ -1,5 +1,6 @@
 use super::{View, micro};
-use crate::KernelSet;
+use crate::shared::Shared;
+use crate::{Exec, KernelSet, Panels, Serial};
 
 /// What the columns of the right side are packed from.
 pub(crate) trait Columns: Sync {
@@ -56,7 +57,7 @@ fn panel_of<const NR: usize>(set: KernelSet, x: &[f32], step: usize, cols: usize
 }
 
 /// Columns that are far apart: read each along k, in blocks that keep the written lines in cache.
-fn pack_transposed(b: &View<'_>, k0: usize, j0: usize, cols: usize, nr: usize, out: &mut [f32]) {
+pub(crate) fn pack_transposed(b: &View<'_>, k0: usize, j0: usize, cols: usize, nr: usize, out: &mut [f32]) {
     const BLOCK: usize = 16;
     let kc = out.len() / nr;
     for p0 in (0..kc).step_by(BLOCK) {
@@ -83,7 +84,7 @@ pub struct PackedB {
     pub(super) k: usize,
     pub(super) n: usize,
     /// Panels of `NR` columns, each `k` steps of `NR` values.
-    pub(super) panels: Vec<f32>,
+    pub(super) panels: Panels,
 }
 
 impl PackedB {
@@ -92,13 +93,38 @@ impl PackedB {
     /// # Panics
     /// When `b` does not hold such a matrix.
     pub fn new(set: KernelSet, k: usize, n: usize, b: View<'_>) -> Self {
-        assert!(b.holds(k, n), "B is smaller than {k} x {n}");
-        let (_, nr) = micro::tile(set);
-        let mut panels = vec![0.0; k * n.next_multiple_of(nr)];
-        if k > 0 && n > 0 {
-            b.pack(set, 0, k, 0, n, nr, &mut panels);
-        }
+        let panels = Self::panels(Exec::new(set, &Serial), k, n, b).into();
         Self { set, k, n, panels }
+    }
+
+    /// The form of the `k` by `n` matrix `b` that [`PackedB::of`] takes.
+    ///
+    /// # Panics
+    /// When `b` does not hold such a matrix.
+    pub fn panels(exec: Exec<'_>, k: usize, n: usize, b: View<'_>) -> Vec<f32> {
+        assert!(b.holds(k, n), "B is smaller than {k} x {n}");
+        let (_, nr) = micro::tile(exec.set());
+        let mut panels = vec![0.0; Self::packed(exec.set(), k, n)];
+        if k > 0 && n > 0 {
+            let (shared, count) = (Shared::new(&mut panels), n.div_ceil(nr));
+            exec.pool().for_each(count, &|panel| {
+                // SAFETY: a panel belongs to its piece alone.
+                let out = unsafe { shared.slice(panel * k * nr, k * nr) };
+                b.pack(exec.set(), 0, k, panel * nr, nr.min(n - panel * nr), nr, out);
+            });
+        }
+        panels
+    }
+
+    /// What [`PackedB::panels`] made for the same extents and kernel set. `None` where their number is another.
+    pub fn of(set: KernelSet, k: usize, n: usize, panels: Panels) -> Option<Self> {
+        (panels.len() == Self::packed(set, k, n)).then_some(Self { set, k, n, panels })
+    }
+
+    /// Elements of the packed form.
+    pub fn packed(set: KernelSet, k: usize, n: usize) -> usize {
+        let (_, nr) = micro::tile(set);
+        k.saturating_mul(n.next_multiple_of(nr))
     }
 
     /// Steps of the contraction.

@@ -7,8 +7,7 @@ mod scan;
 mod sequence_map;
 
 use isobit_graph::{Attr, Graph, Node, ValueId};
-use isobit_kernels::Exec;
-use isobit_ops::{Fact, OpError};
+use isobit_ops::{Fact, OpError, Packs};
 use isobit_tensor::{DType, Datum, Tensor};
 
 use crate::infer::propagate;
@@ -31,11 +30,11 @@ type Outer<'a> = &'a dyn Fn(ValueId) -> Option<Tensor>;
 
 impl Control {
     /// The step of `node`, where it is control flow.
-    pub(crate) fn build(node: &Node, outer: Outer<'_>, exec: Exec<'_>) -> Result<Option<Self>, OpError> {
+    pub(crate) fn build(node: &Node, outer: Outer<'_>, packs: &dyn Packs) -> Result<Option<Self>, OpError> {
         if !node.domain.is_empty() || !OPERATORS.contains(&node.op.as_str()) {
             return Ok(None);
         }
-        let body = |name: &str| Body::build(node, name, outer, exec);
+        let body = |name: &str| Body::build(node, name, outer, packs);
         Ok(Some(match node.op.as_str() {
             "If" => Control::If(Box::new(branch::If::new(body("then_branch")?, body("else_branch")?, node)?)),
             "Loop" => Control::Loop(repeat::Loop::new(body("body")?, node)?),
@@ -135,12 +134,12 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    fn build(node: &Node, name: &str, outer: Outer<'_>, exec: Exec<'_>) -> Result<Self, OpError> {
+    fn build(node: &Node, name: &str, outer: Outer<'_>, packs: &dyn Packs) -> Result<Self, OpError> {
         let Some(Attr::Graph(graph)) = node.attrs.get(name) else {
             return Err(OpError::attribute(format!("attribute '{name}' must be a graph")));
         };
         let graph: Graph = (**graph).clone();
-        let program = Program::build(graph, outer, exec);
+        let program = Program::build(graph, outer, packs);
         match program {
             Ok(program) => Ok(Self { program }),
             Err(e) => {

@@ -1,0 +1,252 @@
+//! What becomes of constant weights at load: packed, kept on disk, found again, taken over in place of their transposes. None of it
+//! changes a result.
+
+use std::fs;
+use std::path::Path;
+
+use isobit_graph::{Attr, Graph, Model, Node, Value, ValueId, canonicalize};
+use isobit_kernels::KernelSet;
+use isobit_numerics::rng::Rng;
+use isobit_runtime::{Kept, Options, RunOptions, Session};
+use isobit_tensor::{Hash, Tensor};
+
+/// A graph that is made step by step.
+struct Maker {
+    graph: Graph,
+    rng: Rng,
+}
+
+impl Maker {
+    fn new(seed: u64) -> Self {
+        Self { graph: Graph::default(), rng: Rng::new(seed, 0) }
+    }
+
+    fn value(&mut self) -> ValueId {
+        let name = format!("v{}", self.graph.values.len());
+        self.graph.add_value(Value { name, ..Value::default() })
+    }
+
+    fn input(&mut self) -> ValueId {
+        let v = self.value();
+        self.graph.inputs.push(v);
+        v
+    }
+
+    fn tensor(&mut self, shape: &[usize]) -> Tensor {
+        let elements = (0..shape.iter().product()).map(|_| self.rng.f32_unit() - 0.5).collect();
+        Tensor::new::<f32>(shape, elements).unwrap()
+    }
+
+    fn constant(&mut self, tensor: Tensor) -> ValueId {
+        let v = self.value();
+        self.graph.initializers.insert(v, tensor);
+        v
+    }
+
+    fn node(&mut self, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> ValueId {
+        let y = self.value();
+        self.graph.nodes.push(Node {
+            op: op.into(),
+            inputs: inputs.iter().map(|&v| Some(v)).collect(),
+            outputs: vec![Some(y)],
+            attrs: attrs.iter().map(|(k, a)| ((*k).to_owned(), a.clone())).collect(),
+            ..Node::default()
+        });
+        y
+    }
+
+    fn finish(mut self, outputs: &[ValueId]) -> Model {
+        self.graph.outputs = outputs.to_vec();
+        let mut model = Model { graph: self.graph, ..Model::default() };
+        canonicalize(&mut model).unwrap();
+        model
+    }
+}
+
+/// Convolutions in blocks, of whole groups and of one filter a channel too, products of both kinds, one weight used twice.
+fn network(seed: u64) -> Model {
+    let mut m = Maker::new(seed);
+    let x = m.input();
+    let pads = || ("pads", Attr::Ints(vec![1; 4]));
+    let w = m.tensor(&[64, 32, 3, 3]);
+    let w = m.constant(w);
+    let y = m.node("Conv", &[x, w], &[pads()]);
+    let w = m.tensor(&[1920, 1, 3, 3]);
+    let wide = m.tensor(&[1920, 64, 1, 1]);
+    let (w, wide) = (m.constant(w), m.constant(wide));
+    let y = m.node("Conv", &[y, wide], &[]);
+    let y = m.node("Conv", &[y, w], &[pads(), ("group", Attr::Int(1920))]);
+    let w = m.tensor(&[1920, 32, 1, 1]);
+    let w = m.constant(w);
+    let y = m.node("Conv", &[y, w], &[("group", Attr::Int(60))]);
+    let y = m.node("GlobalAveragePool", &[y], &[]);
+    let y = m.node("Flatten", &[y], &[]);
+    let w = m.tensor(&[1920, 200]);
+    let w = m.constant(w);
+    let y = m.node("MatMul", &[y, w], &[]);
+    let w = m.tensor(&[200, 200]);
+    let w = m.constant(w);
+    let a = m.node("Gemm", &[y, w], &[("transB", Attr::Int(1))]);
+    let b = m.node("Gemm", &[y, w], &[]);
+    m.finish(&[a, b])
+}
+
+fn run(model: &Model, options: &Options, input: &Tensor) -> (Vec<Hash>, u64, Kept) {
+    let session = Session::load(model.clone(), options).unwrap();
+    let inputs =
+        vec![(session.model().graph.value(session.model().graph.inputs[0]).name.clone(), input.clone())];
+    let result = session.run(inputs, &RunOptions::default()).unwrap();
+    (result.outputs.iter().map(|(_, t)| t.root()).collect(), result.cost, session.kept().clone())
+}
+
+fn images() -> Tensor {
+    Maker::new(77).tensor(&[2, 32, 5, 5])
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn packed_weights_are_found_again_and_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two, x) = (network(1), network(2), images());
+    for set in KernelSet::available() {
+        for threads in [1, 3] {
+            let plain = Options::default().kernel_set(set).threads(threads);
+            let keeping = plain.clone().packed(folder.path().join("made").join("here"));
+            for model in [&one, &two] {
+                let expected = run(model, &plain, &x);
+                assert_eq!(expected.2, Kept::Not);
+                let first = if threads == 1 { Kept::Written } else { Kept::Found };
+                for kept in [first, Kept::Found] {
+                    assert_eq!(run(model, &keeping, &x), (expected.0.clone(), expected.1, kept), "{set}");
+                }
+            }
+        }
+    }
+    assert_eq!(files(&folder.path().join("made/here")).len(), 2 * KernelSet::available().len());
+}
+
+#[test]
+fn a_spoiled_file_is_as_good_as_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, x) = (network(3), images());
+    let options = Options::default().packed(folder.path());
+    let expected = run(&model, &options, &x);
+    assert_eq!(expected.2, Kept::Written);
+    let path = files(folder.path()).pop().unwrap();
+    let whole = fs::read(&path).unwrap();
+    let mut rng = Rng::new(5, 0);
+    let heads = 32 + 64 * u64::from_le_bytes(whole[8..16].try_into().unwrap()) as usize;
+    // Every byte of the first heads, some of the others and of the numbers, and files cut short.
+    let mut places: Vec<usize> = (0..120).chain([heads - 1, whole.len() - 1]).collect();
+    places.extend((0..20).map(|_| rng.below(heads)));
+    for at in places {
+        let mut spoiled = whole.clone();
+        spoiled[at] ^= 1 << rng.below(8);
+        again(&path, &spoiled, &whole, &model, &options, &x, &expected.0);
+    }
+    for len in [0, 1, 31, 32, heads - 1, heads, whole.len() / 2, whole.len() - 1] {
+        again(&path, &whole[..len], &whole, &model, &options, &x, &expected.0);
+    }
+    // Numbers that are spoiled, each in another entry most likely.
+    for _ in 0..10 {
+        let mut spoiled = whole.clone();
+        let used = isobit_runtime::packs::places(&whole).unwrap();
+        let place = &used[rng.below(used.len())];
+        spoiled[place.start + rng.below(place.len)] ^= 1;
+        again(&path, &spoiled, &whole, &model, &options, &x, &expected.0);
+    }
+    // What lies between the entries is nobody's.
+    fs::remove_file(&path).unwrap();
+    assert_eq!(run(&model, &options, &x).2, Kept::Written);
+}
+
+fn again(
+    path: &Path,
+    spoiled: &[u8],
+    whole: &[u8],
+    model: &Model,
+    options: &Options,
+    x: &Tensor,
+    roots: &[Hash],
+) {
+    // A new file in the old one's place: nobody writes to one that may be mapped.
+    fs::remove_file(path).unwrap();
+    fs::write(path, spoiled).unwrap();
+    let (found, _, kept) = run(model, options, x);
+    assert_eq!((&found[..], kept), (roots, Kept::Written));
+    assert!(fs::read(path).unwrap() == whole, "the file is not written as before");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_to_is_no_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, b"no folder").unwrap();
+    let (model, x) = (network(4), images());
+    let (roots, _, kept) = run(&model, &Options::default().packed(file.join("packed")), &x);
+    assert_eq!(roots, run(&model, &Options::default(), &x).0);
+    assert!(matches!(&kept, Kept::Failed(why) if why.contains("packed")), "{kept:?}");
+}
+
+/// What is small, not of f32, or not canonical is packed each time.
+#[test]
+fn what_is_not_worth_keeping_is_not_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut m = Maker::new(6);
+    let x = m.input();
+    let w = m.tensor(&[5, 5]);
+    let w = m.constant(w);
+    let y = m.node("MatMul", &[x, w], &[]);
+    let model = m.finish(&[y]);
+    let (_, _, kept) = run(&model, &Options::default().packed(folder.path()), &Maker::new(1).tensor(&[2, 5]));
+    assert_eq!((kept, files(folder.path()).len()), (Kept::Not, 0));
+}
+
+/// A weight that is transposed for a product, as exporters of tied embeddings write it: with other uses and without, for MatMul and
+/// for Gemm. Results are those of the transposed constant; the cost counts the transposition.
+#[test]
+fn weights_that_are_transposed_at_load() {
+    let x = Maker::new(8).tensor(&[3, 40]);
+    for (op, trans, shared) in
+        [("MatMul", 0, false), ("MatMul", 0, true), ("Gemm", 0, false), ("Gemm", 1, true)]
+    {
+        let attrs = if op == "Gemm" { vec![("transB", Attr::Int(trans))] } else { vec![] };
+        // The weight as the operator wants it is [40, 70], or with transB [70, 40].
+        let wanted = if trans == 1 { [70, 40] } else { [40, 70] };
+        let weight = Maker::new(9).tensor(&[wanted[1], wanted[0]]);
+        let model = |turned: bool| {
+            let mut m = Maker::new(10);
+            let x = m.input();
+            let mut outputs = Vec::new();
+            let right = if turned {
+                let w = m.constant(weight.clone());
+                if shared {
+                    outputs.push(m.node("Identity", &[w], &[]));
+                    let row = m.constant(Tensor::scalar(3i64));
+                    outputs[0] = m.node("Gather", &[w, row], &[]);
+                }
+                m.node("Transpose", &[w], &[("perm", Attr::Ints(vec![1, 0]))])
+            } else {
+                let [rows, cols] = wanted;
+                let w = weight.as_slice::<f32>().unwrap();
+                let elements = (0..rows * cols).map(|i| w[i % cols * rows + i / cols]).collect();
+                m.constant(Tensor::new(&wanted, elements).unwrap())
+            };
+            outputs.push(m.node(op, &[x, right], &attrs));
+            m.finish(&outputs)
+        };
+        for set in KernelSet::available() {
+            let options = Options::default().kernel_set(set);
+            let (roots, cost, _) = run(&model(true), &options, &x);
+            let (expected, without, _) = run(&model(false), &options, &x);
+            assert_eq!(roots.last(), expected.last(), "{op} {trans} {shared} {set}");
+            let gathered = if shared { weight.shape()[1] as u64 } else { 0 };
+            assert_eq!(cost, without + 40 * 70 + gathered, "{op} {trans} {shared} {set}");
+        }
+    }
+}
