@@ -1,14 +1,34 @@
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
+
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 /// Weights in the form that a kernel reads them in: its own, or somebody else's.
 #[derive(Clone)]
-pub enum Panels {
-    /// In memory of its own.
-    Own(Vec<f32>),
-    /// Elsewhere, where they stay as they are.
+pub struct Panels(Held);
+
+#[derive(Clone)]
+enum Held {
+    /// Those in the range, which starts with a cache line.
+    Own(Vec<f32>, Range<usize>),
     Lent(Arc<dyn AsRef<[f32]> + Send + Sync>),
+}
+
+impl Panels {
+    /// `len` numbers that `fill` writes over zeros.
+    pub(crate) fn fill(len: usize, fill: impl FnOnce(&mut [f32])) -> Self {
+        let mut elements = vec![0.0; len + LINE];
+        let start = elements.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+        fill(&mut elements[start..start + len]);
+        Self(Held::Own(elements, start..start + len))
+    }
+
+    /// Numbers elsewhere, which stay as they are. They are best at the start of a cache line.
+    pub fn lent(numbers: Arc<dyn AsRef<[f32]> + Send + Sync>) -> Self {
+        Self(Held::Lent(numbers))
+    }
 }
 
 impl Deref for Panels {
@@ -16,16 +36,16 @@ impl Deref for Panels {
 
     #[inline]
     fn deref(&self) -> &[f32] {
-        match self {
-            Panels::Own(panels) => panels,
-            Panels::Lent(panels) => (**panels).as_ref(),
+        match &self.0 {
+            Held::Own(elements, range) => &elements[range.clone()],
+            Held::Lent(numbers) => (**numbers).as_ref(),
         }
     }
 }
 
-impl From<Vec<f32>> for Panels {
-    fn from(panels: Vec<f32>) -> Self {
-        Panels::Own(panels)
+impl AsRef<[f32]> for Panels {
+    fn as_ref(&self) -> &[f32] {
+        self
     }
 }
 

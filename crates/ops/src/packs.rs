@@ -24,7 +24,7 @@ impl Form {
     ///
     /// # Errors
     /// Weights of another type or rank than the form is one of.
-    pub fn pack(&self, exec: Exec<'_>, weights: &Tensor) -> Result<Vec<f32>, OpError> {
+    pub fn pack(&self, exec: Exec<'_>, weights: &Tensor) -> Result<Panels, OpError> {
         let w = weights.as_slice::<f32>()?;
         Ok(match *self {
             Form::Right { turned } => {
@@ -88,6 +88,6 @@ impl Packs for Exec<'_> {
     }
 
     fn panels(&self, form: &Form, weights: &Tensor) -> Result<Panels, OpError> {
-        Ok(form.pack(*self, weights)?.into())
+        form.pack(*self, weights)
     }
 }

@@ -3,10 +3,11 @@
 //! sequence's end keeps its state, and its output is zero. f64 computes in f64, the others in f32.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use isobit_kernels::KernelSet;
 use isobit_kernels::gemm::View;
+use isobit_kernels::{Exec, KernelSet, Serial};
 use isobit_tensor::{DType, Tensor};
 
 use crate::arith::floats;
@@ -231,7 +232,11 @@ impl Recurrent {
         } else {
             elements::<T>(ctx, x)?
         };
-        let mut y = ctx.memory.filled(&[steps, d, batch, h], T::ZERO)?;
+        // Every output is written, unless a sequence ends early.
+        let mut y = match lengths.iter().all(|&n| n == steps) {
+            true => ctx.memory.alloc(&[steps, d, batch, h])?,
+            false => ctx.memory.filled(&[steps, d, batch, h], T::ZERO)?,
+        };
         let mut last = vec![Vec::new(); self.cell.states()];
         for (i, packed) in packed.iter().enumerate() {
             let own = &bias[i * 2 * rows..(i + 1) * 2 * rows];
@@ -246,21 +251,22 @@ impl Recurrent {
                     .flat_map(|b| s[at(b)..at(b) + h].iter().copied())
                     .collect()
             };
-            let mut walk = Walk {
+            let walk = Walk {
                 op: self,
                 direction: i,
                 packed,
+                projected: &projected,
+                batch,
                 lengths: &lengths,
                 late,
                 peepholes: peepholes.get(i * 3 * h..(i + 1) * 3 * h).unwrap_or(&[]),
-                hidden: start(&first[0]),
-                cell: start(&first[1]),
             };
-            walk.run(ctx, &projected, steps, |t, b, row| {
-                let at = ((t * d + i) * batch + b) * h;
-                y[at..at + h].copy_from_slice(row);
+            let mut states = [start(&first[0]), start(&first[1])];
+            let mut outputs: Vec<&mut [T]> = y.chunks_exact_mut(h.max(1)).collect();
+            walk.run(ctx, steps, states.each_mut().map(Vec::as_mut_slice), |t, b| {
+                outputs.get_mut((t * d + i) * batch + b).map(std::mem::take).unwrap_or_default()
             })?;
-            for (last, state) in last.iter_mut().zip([walk.hidden, walk.cell]) {
+            for (last, state) in last.iter_mut().zip(states) {
                 last.extend(state);
             }
         }
@@ -289,60 +295,114 @@ fn lengths(given: Option<&Tensor>, steps: usize, batch: usize) -> Result<Vec<usi
 
 /// Elements of state from which the entries of a step are worth more than one thread.
 const PARALLEL: usize = 1024;
+/// Entries of the batch that a thread must have to go through the steps with them by itself.
+const ENTRIES: usize = 2;
 
-/// One direction on its way through the steps.
+/// One direction's way through the steps.
 struct Walk<'a, T: Real> {
     op: &'a Recurrent,
     direction: usize,
     packed: &'a Packed<T>,
+    /// P, `[steps, batch, rows]`.
+    projected: &'a [T],
+    batch: usize,
     lengths: &'a [usize],
     /// Added to the hidden gate's Q (GRU whose reset is last).
     late: &'a [T],
     peepholes: &'a [T],
-    hidden: Vec<T>,
-    cell: Vec<T>,
+}
+
+/// Entries of the batch on their way.
+struct Entries<'y, T> {
+    range: Range<usize>,
+    hidden: &'y mut [T],
+    cell: &'y mut [T],
+    /// Where their outputs go, step by step.
+    outputs: Vec<&'y mut [T]>,
 }
 
 impl<T: Real> Walk<'_, T> {
-    fn run(
-        &mut self,
+    /// Goes through the steps from `states`, the hidden ones and the cells', and leaves the last ones there. `output` is where
+    /// the output of a step and an entry goes; each is asked for once.
+    ///
+    /// With entries enough each thread has some of its own for all steps: no thread ever waits for another.
+    fn run<'y>(
+        &self,
         ctx: &RunCtx<'_>,
-        projected: &[T],
         steps: usize,
-        mut emit: impl FnMut(usize, usize, &[T]),
+        [hidden, cell]: [&'y mut [T]; 2],
+        mut output: impl FnMut(usize, usize) -> &'y mut [T],
     ) -> Result<(), OpError> {
-        let (h, rows, batch) = (self.op.hidden, self.op.rows(), self.lengths.len());
+        let (h, batch, threads) = (self.op.hidden, self.batch, ctx.exec.pool().threads());
+        // What a step keeps must be within the limit on a tensor's bytes, however many share it.
+        ctx.memory.check::<T>(&[batch, self.packed.width.max(h)])?;
+        let apart = threads > 1 && batch >= ENTRIES * threads && batch * h >= PARALLEL;
+        let pieces = if apart { threads } else { 1 };
+        let (mut hidden, mut cell) = (hidden, cell);
+        let mut all = Vec::with_capacity(pieces);
+        for piece in 0..pieces {
+            let range = piece * batch / pieces..(piece + 1) * batch / pieces;
+            let cut = |states: &mut &'y mut [T]| {
+                // A cell without cells' states has none.
+                let len = (range.len() * h).min(states.len());
+                let (own, rest) = std::mem::take(states).split_at_mut(len);
+                *states = rest;
+                own
+            };
+            let (hidden, cell) = (cut(&mut hidden), cut(&mut cell));
+            let outputs = (0..steps).flat_map(|t| range.clone().map(move |b| (t, b)));
+            let outputs = outputs.map(|(t, b)| output(t, b)).collect();
+            all.push(Mutex::new(Entries { range, hidden, cell, outputs }));
+        }
+        if let [entries] = &mut all[..] {
+            return self.go(ctx, steps, entries.get_mut().unwrap_or_else(PoisonError::into_inner));
+        }
+        let results = Mutex::new(Ok(()));
+        ctx.exec.pool().for_each(pieces, &|piece| {
+            let alone = RunCtx { exec: Exec::new(ctx.exec.set(), &Serial), ..*ctx };
+            let mut entries = all[piece].lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(e) = self.go(&alone, steps, &mut entries) {
+                *results.lock().unwrap_or_else(PoisonError::into_inner) = Err(e);
+            }
+        });
+        results.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn go(&self, ctx: &RunCtx<'_>, steps: usize, entries: &mut Entries<'_, T>) -> Result<(), OpError> {
+        let (h, rows) = (self.op.hidden, self.op.rows());
+        let (first, count) = (entries.range.start, entries.range.len());
         let (reverse, functions) = &self.op.directions[self.direction];
         let width = self.packed.width;
-        let mut q = ctx.memory.alloc::<T>(&[batch, width])?;
-        let mut kept = ctx.memory.alloc::<T>(&[batch, h])?;
-        let mut candidates = ctx.memory.alloc::<T>(&[batch, h])?;
-        let mut scratch = vec![T::ZERO; batch * h];
+        let mut q = ctx.memory.alloc::<T>(&[count, width])?;
+        let mut kept = ctx.memory.alloc::<T>(&[count, h])?;
+        let mut candidates = ctx.memory.alloc::<T>(&[count, h])?;
+        let mut scratch = vec![T::ZERO; count * h];
+        let Entries { hidden, cell, outputs, .. } = entries;
         for s in 0..steps {
             // Past its end a sequence is left as it is.
-            let running = |b: usize| s < self.lengths[b];
-            let at = |b: usize| if *reverse { self.lengths[b] - 1 - s } else { s };
-            let row = |b: usize| &projected[(at(b) * batch + b) * rows..][..rows];
-            let state = View::row_major(&self.hidden[..], h);
-            T::times_right(ctx.exec, batch, state, &self.packed.state, &mut q, None);
+            let running = |b: usize| s < self.lengths[first + b];
+            let at = |b: usize| if *reverse { self.lengths[first + b] - 1 - s } else { s };
+            let row = |b: usize| &self.projected[(at(b) * self.batch + first + b) * rows..][..rows];
+            let state = View::row_major(hidden, h);
+            T::times_right(ctx.exec, count, state, &self.packed.state, &mut q, None);
             if let Some(reset) = &self.packed.reset {
-                for b in (0..batch).filter(|&b| running(b)) {
+                for b in (0..count).filter(|&b| running(b)) {
                     let gates = &mut q[b * width..(b + 1) * width];
                     add(gates, &row(b)[..width]);
                     functions[0].apply(ctx, self.op.clip, gates);
-                    let (hidden, kept) = (&self.hidden[b * h..][..h], &mut kept[b * h..][..h]);
+                    let (hidden, kept) = (&hidden[b * h..][..h], &mut kept[b * h..][..h]);
                     for ((kept, &r), &x) in kept.iter_mut().zip(&gates[h..]).zip(hidden) {
                         *kept = r * x;
                     }
                 }
                 let state = View::row_major(&kept[..], h);
-                T::times_right(ctx.exec, batch, state, reset, &mut candidates, None);
+                T::times_right(ctx.exec, count, state, reset, &mut candidates, None);
             }
-            let entries = q.chunks_exact_mut(width.max(1)).zip(self.hidden.chunks_exact_mut(h.max(1)));
-            let mut cells = self.cell.chunks_exact_mut(h.max(1));
+            let states = q.chunks_exact_mut(width.max(1)).zip(hidden.chunks_exact_mut(h.max(1)));
+            let mut cells = cell.chunks_exact_mut(h.max(1));
             let mut candidates = candidates.chunks_exact_mut(h.max(1));
             let mut spare = scratch.chunks_exact_mut(h.max(1));
-            let entries = entries.map(|(gates, hidden)| {
+            let states = states.map(|(gates, hidden)| {
                 let cell = cells.next().unwrap_or(&mut []);
                 let candidate = candidates.next().unwrap_or(&mut []);
                 (gates, State { hidden, cell, scratch: spare.next().unwrap_or(&mut []) }, candidate)
@@ -364,22 +424,22 @@ impl<T: Real> Walk<'_, T> {
                         state.hidden.copy_from_slice(gates);
                     }
                 };
-            if ctx.exec.pool().threads() > 1 && batch > 1 && batch * h >= PARALLEL {
-                let entries: Vec<_> = entries.map(Mutex::new).collect();
-                ctx.exec.pool().for_each(batch, &|b| {
+            if ctx.exec.pool().threads() > 1 && count > 1 && count * h >= PARALLEL {
+                let states: Vec<_> = states.map(Mutex::new).collect();
+                ctx.exec.pool().for_each(count, &|b| {
                     if running(b) {
-                        let mut entry = entries[b].lock().unwrap_or_else(PoisonError::into_inner);
+                        let mut entry = states[b].lock().unwrap_or_else(PoisonError::into_inner);
                         let (gates, state, candidate) = &mut *entry;
                         advance(b, gates, state, candidate);
                     }
                 });
             } else {
-                for (b, (gates, mut state, candidate)) in entries.enumerate().filter(|&(b, _)| running(b)) {
+                for (b, (gates, mut state, candidate)) in states.enumerate().filter(|&(b, _)| running(b)) {
                     advance(b, gates, &mut state, candidate);
                 }
             }
-            for b in (0..batch).filter(|&b| running(b)) {
-                emit(at(b), b, &self.hidden[b * h..(b + 1) * h]);
+            for b in (0..count).filter(|&b| running(b)) {
+                outputs[at(b) * count + b].copy_from_slice(&hidden[b * h..(b + 1) * h]);
             }
         }
         Ok(())

@@ -109,14 +109,14 @@ impl Packs for Packer<'_> {
 
     fn panels(&self, form: &Form, weights: &Tensor) -> Result<Panels, OpError> {
         let Some(root) = kept(weights).filter(|_| self.path.is_some()) else {
-            return Ok(form.pack(self.exec, weights)?.into());
+            return form.pack(self.exec, weights);
         };
         let key = key(form, &root);
         let found = self.entries.borrow().get(&key).cloned();
         if let Some(panels) = found.filter(|p| Ok(p.len()) == form.elements(self.exec.set(), weights)) {
             return Ok(panels);
         }
-        let panels = Panels::Lent(Arc::new(form.pack(self.exec, weights)?));
+        let panels = Panels::lent(Arc::new(form.pack(self.exec, weights)?));
         weights.release();
         self.entries.borrow_mut().insert(key, panels.clone());
         self.grown.set(true);
@@ -174,7 +174,7 @@ fn way_of_packing(set: KernelSet) -> Hash {
     for (form, shape) in forms {
         let numbers = (0..shape[0] * shape[1]).map(|i| i as f32).collect();
         let packed = Tensor::new(&shape, numbers).ok().and_then(|t| form.pack(exec, &t).ok());
-        for number in packed.iter().flatten() {
+        for number in packed.iter().flat_map(|panels| panels.iter()) {
             hasher.update(&number.to_le_bytes());
         }
     }
@@ -223,7 +223,7 @@ fn open(path: &Path) -> Option<BTreeMap<Hash, Panels>> {
     places.sort_by_key(|place| place.len);
     let panels = |place: &Place| {
         let elements = Elements::<f32>::new(file.clone(), place.start..place.start + place.len)?;
-        Some((place.key, Panels::Lent(Arc::new(elements))))
+        Some((place.key, Panels::lent(Arc::new(elements))))
     };
     let entries: Option<BTreeMap<_, _>> = places.iter().map(panels).collect();
     let sound = AtomicBool::new(true);

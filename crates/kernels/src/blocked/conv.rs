@@ -8,7 +8,7 @@ use crate::conv::Conv2d;
 use crate::gemm::{View, pack_transposed};
 use crate::math::{self, Unary};
 use crate::shared::Shared;
-use crate::{Exec, KernelSet, scratch};
+use crate::{Exec, KernelSet, Panels, scratch};
 
 /// Steps of the contraction between two visits of the result.
 const STEPS: usize = 512;
@@ -177,32 +177,32 @@ impl Weights {
 ///
 /// # Panics
 /// When `w` does not have the length that the extents say.
-pub fn pack(exec: Exec<'_>, weights: &Weights, w: &[f32]) -> Vec<f32> {
+pub fn pack(exec: Exec<'_>, weights: &Weights, w: &[f32]) -> Panels {
     let taps = weights.taps();
     assert_eq!(w.len(), weights.filters * weights.channels * taps);
-    let mut packed = vec![0.0; weights.packed()];
-    if weights.is_depthwise() {
-        for (channel, w) in w.chunks_exact(taps).enumerate() {
-            let block = &mut packed[channel / LANES * LANES * taps..];
-            for (tap, &w) in w.iter().enumerate() {
-                block[tap * LANES + channel % LANES] = w;
+    Panels::fill(weights.packed(), |packed| {
+        if weights.is_depthwise() {
+            for (channel, w) in w.chunks_exact(taps).enumerate() {
+                let block = &mut packed[channel / LANES * LANES * taps..];
+                for (tap, &w) in w.iter().enumerate() {
+                    block[tap * LANES + channel % LANES] = w;
+                }
             }
+            return;
         }
-        return packed;
-    }
-    let (gm, nr, steps) =
-        (weights.filters / weights.groups, tile::filters(exec.set()), weights.channels * taps);
-    let (panels, group) = (gm.div_ceil(nr), gm.next_multiple_of(LANES) * steps);
-    let shared = Shared::new(&mut packed);
-    exec.pool().for_each(weights.groups * panels, &|i| {
-        let (g, first) = (i / panels, i % panels * nr);
-        let width = nr.min((gm - first).next_multiple_of(LANES));
-        // SAFETY: a panel belongs to its piece alone.
-        let out = unsafe { shared.slice(g * group + first * steps, steps * width) };
-        let view = View::transposed(&w[g * gm * steps..][..gm * steps], steps);
-        pack_transposed(&view, 0, first, width.min(gm - first), width, out);
-    });
-    packed
+        let (gm, nr, steps) =
+            (weights.filters / weights.groups, tile::filters(exec.set()), weights.channels * taps);
+        let (panels, group) = (gm.div_ceil(nr), gm.next_multiple_of(LANES) * steps);
+        let shared = Shared::new(packed);
+        exec.pool().for_each(weights.groups * panels, &|i| {
+            let (g, first) = (i / panels, i % panels * nr);
+            let width = nr.min((gm - first).next_multiple_of(LANES));
+            // SAFETY: a panel belongs to its piece alone.
+            let out = unsafe { shared.slice(g * group + first * steps, steps * width) };
+            let view = View::transposed(&w[g * gm * steps..][..gm * steps], steps);
+            pack_transposed(&view, 0, first, width.min(gm - first), width, out);
+        });
+    })
 }
 
 /// As [`crate::conv::conv2d`], of images in blocks: `w` comes from [`pack`] for the same extents and kernel set.

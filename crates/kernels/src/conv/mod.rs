@@ -90,7 +90,7 @@ impl Filters {
 
     /// Filters for [`crate::blocked::conv2d`].
     pub fn blocks(&self, exec: Exec<'_>, weights: &Weights, w: &[f32]) -> &[f32] {
-        self.blocks.get_or_init(|| crate::blocked::pack(exec, weights, w).into())
+        self.blocks.get_or_init(|| crate::blocked::pack(exec, weights, w))
     }
 
     /// What [`crate::blocked::pack`] made of these weights for this kernel set; panels of another length are left aside.

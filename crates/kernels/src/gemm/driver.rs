@@ -1,7 +1,8 @@
 use std::ops::Range;
 
+use super::micro::{self, Width};
 use super::pack::{Columns, PAD, PackedA, PackedB, pack_a};
-use super::{Epilogue, View, micro, scalar};
+use super::{Epilogue, View, scalar};
 use crate::shared::Shared;
 use crate::{Exec, Serial, scratch};
 
@@ -224,6 +225,7 @@ impl Product<'_> {
         let (mut a_block, mut b_block) = (scratch::take(), scratch::take());
         let mut edge = [0.0f32; 12 * 32];
         let most = if let Right::Packed(_) = self.b { n.len() } else { NC };
+        let few = micro::few(self.exec.set()).min(self.rows);
         for jc in n.clone().step_by(most) {
             let nc = most.min(n.end - jc);
             for k0 in (0..k).step_by(KC) {
@@ -237,20 +239,26 @@ impl Product<'_> {
                     // No faster than memory can give it.
                     let parts = (mc.div_ceil(self.rows).next_power_of_two()).clamp(2, 8);
                     let parts = if parts > mc.div_ceil(self.rows) { (parts / 2).max(2) } else { parts };
+                    let panel = self.panel(kc);
                     for jg in (0..nc).step_by(FINISH) {
                         let group = jg..nc.min(jg + FINISH);
-                        for jr in group.clone().step_by(nr) {
-                            let cols = nr.min(nc - jr);
+                        let mut jr = group.start;
+                        while jr < group.end {
+                            let pair = mc <= few && jr + 2 * nr <= group.end;
+                            let cols = if pair { 2 * nr } else { nr.min(nc - jr) };
                             let b = self.columns(k0, kc, jc, jr, nc, &b_block);
                             for ir in (0..mc).step_by(self.rows) {
                                 let rows = self.rows.min(mc - ir);
                                 let a = self.rows(k0, kc, ic, ir, rows, &a_block);
                                 // The first tiles ask for the next panel, each for its part.
                                 let part = (ir / self.rows).min(parts - 1);
-                                let next = b.data.as_ptr().wrapping_add(kc * nr + part * kc * nr / parts);
+                                let panels = if pair { panel + kc * nr } else { kc * nr };
+                                let next = b.data.as_ptr().wrapping_add(panels + part * kc * nr / parts);
                                 let next = (next, nr / parts);
-                                self.tile(rows, cols, kc, a, b, ic + ir, jc + jr, k0 > 0, next, &mut edge);
+                                let at = [ic + ir, jc + jr];
+                                self.tile([rows, cols], kc, a, (b, panel), at, k0 > 0, next, &mut edge);
                             }
+                            jr += cols;
                         }
                         if last && !self.epilogue.is_empty() {
                             for i in ic..ic + mc {
@@ -289,7 +297,16 @@ impl Product<'_> {
         }
     }
 
-    /// The columns of one tile.
+    /// From a panel of columns to the next one.
+    fn panel(&self, kc: usize) -> usize {
+        match self.b {
+            Right::Packed(_) => self.k * self.nr,
+            Right::Columns(_) => kc * self.nr,
+            Right::Direct(_) => self.nr,
+        }
+    }
+
+    /// The columns of one tile, and what follows of them.
     fn columns<'b>(
         &'b self,
         k0: usize,
@@ -303,9 +320,9 @@ impl Product<'_> {
         match &self.b {
             Right::Packed(b) => {
                 let from = (jc + jr) * self.k + k0 * nr;
-                Place { data: &b.panels[from..from + kc * nr], row: 1, step: nr }
+                Place { data: &b.panels[from..], row: 1, step: nr }
             }
-            Right::Columns(_) => Place { data: &block[jr * kc..(jr + nr) * kc], row: 1, step: nr },
+            Right::Columns(_) => Place { data: &block[jr * kc..], row: 1, step: nr },
             Right::Direct(view) => {
                 let cols = nr.min(nc - jr);
                 if cols == nr || cols == nr / 2 {
@@ -364,22 +381,23 @@ impl Product<'_> {
     #[inline(always)]
     fn tile(
         &self,
-        rows: usize,
-        cols: usize,
+        [rows, cols]: [usize; 2],
         kc: usize,
         a: Place<'_>,
-        b: Place<'_>,
-        i: usize,
-        j: usize,
+        (b, b_panel): (Place<'_>, usize),
+        [i, j]: [usize; 2],
         resume: bool,
         (next, next_step): (*const f32, usize),
         edge: &mut [f32; 12 * 32],
     ) {
         let (set, ldc, nr) = (self.exec.set(), self.ldc, self.nr);
-        let half = cols <= nr / 2;
-        let width = if half { nr / 2 } else { nr };
+        let (kind, width, beyond) = match cols {
+            _ if cols <= nr / 2 => (Width::Half, nr / 2, 0),
+            _ if cols <= nr => (Width::Full, nr, 0),
+            _ => (Width::Pair, 2 * nr, b_panel),
+        };
         debug_assert!(a.data.len() > (rows - 1) * a.row + (kc - 1) * a.step);
-        debug_assert!(b.data.len() >= (kc - 1) * b.step + width);
+        debug_assert!(b.data.len() >= (kc - 1) * b.step + beyond + width.min(nr));
         let at = i * ldc + j;
         let mut t = micro::Tile {
             k: kc,
@@ -388,6 +406,7 @@ impl Product<'_> {
             a_step: a.step,
             b: b.data.as_ptr(),
             b_step: b.step,
+            b_panel,
             next,
             next_step,
             c: std::ptr::null_mut(),
@@ -398,7 +417,7 @@ impl Product<'_> {
             // SAFETY: the part covers `rows` rows of `width` columns from `at`, all inside C.
             t.c = unsafe { self.c.slice(at, (rows - 1) * ldc + width).as_mut_ptr() };
             // SAFETY: `Exec` guarantees the instruction set; A and B hold kc steps, C the whole tile.
-            unsafe { micro::run(set, rows, half, t) };
+            unsafe { micro::run(set, rows, kind, t) };
             return;
         }
         // Fewer columns than the tile: compute the whole tile aside and keep the columns that exist.
@@ -411,7 +430,7 @@ impl Product<'_> {
         t.c = edge.as_mut_ptr();
         t.ldc = nr;
         // SAFETY: as above, with a C of 12 rows of 32, which is at least any tile.
-        unsafe { micro::run(set, rows, half, t) };
+        unsafe { micro::run(set, rows, kind, t) };
         for r in 0..rows {
             // SAFETY: `cols` elements of row r of this part.
             unsafe { self.c.slice(at + r * ldc, cols) }.copy_from_slice(&edge[r * nr..r * nr + cols]);

@@ -12,6 +12,27 @@ pub(super) fn tile(set: KernelSet) -> (usize, usize) {
     }
 }
 
+/// Most rows of a tile of two panels: there are registers for no more.
+pub(super) fn few(set: KernelSet) -> usize {
+    match set {
+        KernelSet::Avx512 => 6,
+        KernelSet::Avx2 => 2,
+        KernelSet::Neon => 3,
+        KernelSet::Scalar => 0,
+    }
+}
+
+/// The columns of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    /// The first half of a panel.
+    Half,
+    /// A panel.
+    Full,
+    /// Two panels: few rows alone would neither fill the registers nor hide how long a multiply-add takes.
+    Pair,
+}
+
 /// Operands of one tile: `k` steps of `mr` values of A (row i of step p at `a[i * a_row + p * a_step]`; one of
 /// the two distances is 1) against `k` steps of columns of B, `b_step` apart, onto `mr` rows of C at distance
 /// `ldc`.
@@ -23,6 +44,8 @@ pub(super) struct Tile {
     pub(super) a_step: usize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
+    /// From a panel to the second one.
+    pub(super) b_panel: usize,
     /// What is read soon: each step asks for a line of it, `next_step` elements further, where there is an instruction for
     /// that.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -36,43 +59,50 @@ pub(super) struct Tile {
 }
 
 macro_rules! by_rows {
-    ($mr:expr, $f:ident, $t:expr, $v:literal, [$($n:literal)*]) => {
+    ($mr:expr, $f:ident, $t:expr, $v:literal, $panels:literal, [$($n:literal)*]) => {
         if $t.a_row == 1 {
-            match $mr { $($n => $f::<$n, $v, true>($t),)* _ => unreachable!("tile of {} rows", $mr) }
+            match $mr { $($n => $f::<$n, $v, $panels, true>($t),)* _ => unreachable!("tile of {} rows", $mr) }
         } else {
-            match $mr { $($n => $f::<$n, $v, false>($t),)* _ => unreachable!("tile of {} rows", $mr) }
+            match $mr { $($n => $f::<$n, $v, $panels, false>($t),)* _ => unreachable!("tile of {} rows", $mr) }
         }
     };
 }
 
-/// Computes one tile of `mr` rows (1 to the set's most) and all its columns, or the first half of them.
+/// Computes one tile of `mr` rows: 1 to the set's most, of a pair of panels to [`few`].
 ///
 /// # Safety
 /// The machine has the instruction set; `t`'s pointers are valid for the extents given there: `k` steps of A and
-/// B, `mr` rows of C, of `NR` columns or half as many.
-pub(super) unsafe fn run(set: KernelSet, mr: usize, half: bool, t: Tile) {
+/// B, `mr` rows of C, of as many columns as `width` says.
+pub(super) unsafe fn run(set: KernelSet, mr: usize, width: Width, t: Tile) {
+    use Width::*;
     // SAFETY: the caller promises exactly what the tiles ask for.
     unsafe {
-        match (set, half) {
+        match (set, width) {
             #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-            (KernelSet::Avx512, false) => by_rows!(mr, avx512, t, 2, [1 2 3 4 5 6 7 8 9 10 11 12]),
+            (KernelSet::Avx512, Full) => by_rows!(mr, avx512, t, 2, 1, [1 2 3 4 5 6 7 8 9 10 11 12]),
             #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-            (KernelSet::Avx512, true) => by_rows!(mr, avx512, t, 1, [1 2 3 4 5 6 7 8 9 10 11 12]),
+            (KernelSet::Avx512, Half) => by_rows!(mr, avx512, t, 1, 1, [1 2 3 4 5 6 7 8 9 10 11 12]),
+            #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+            (KernelSet::Avx512, Pair) => by_rows!(mr, avx512, t, 4, 2, [1 2 3 4 5 6]),
             #[cfg(target_arch = "x86_64")]
-            (KernelSet::Avx2, false) => by_rows!(mr, avx2, t, 2, [1 2 3 4 5 6]),
+            (KernelSet::Avx2, Full) => by_rows!(mr, avx2, t, 2, 1, [1 2 3 4 5 6]),
             #[cfg(target_arch = "x86_64")]
-            (KernelSet::Avx2, true) => by_rows!(mr, avx2, t, 1, [1 2 3 4 5 6]),
+            (KernelSet::Avx2, Half) => by_rows!(mr, avx2, t, 1, 1, [1 2 3 4 5 6]),
+            #[cfg(target_arch = "x86_64")]
+            (KernelSet::Avx2, Pair) => by_rows!(mr, avx2, t, 4, 2, [1 2]),
             #[cfg(target_arch = "aarch64")]
-            (KernelSet::Neon, false) => by_rows!(mr, neon, t, 4, [1 2 3 4 5 6]),
+            (KernelSet::Neon, Full) => by_rows!(mr, neon, t, 4, 1, [1 2 3 4 5 6]),
             #[cfg(target_arch = "aarch64")]
-            (KernelSet::Neon, true) => by_rows!(mr, neon, t, 2, [1 2 3 4 5 6]),
-            (_, false) => by_rows!(mr, scalar, t, 8, [1 2 3 4]),
-            (_, true) => by_rows!(mr, scalar, t, 4, [1 2 3 4]),
+            (KernelSet::Neon, Half) => by_rows!(mr, neon, t, 2, 1, [1 2 3 4 5 6]),
+            #[cfg(target_arch = "aarch64")]
+            (KernelSet::Neon, Pair) => by_rows!(mr, neon, t, 8, 2, [1 2 3]),
+            (_, Half) => by_rows!(mr, scalar, t, 4, 1, [1 2 3 4]),
+            _ => by_rows!(mr, scalar, t, 8, 1, [1 2 3 4]),
         }
     }
 }
 
-unsafe fn scalar<const MR: usize, const V: usize, const PACKED: bool>(t: Tile) {
+unsafe fn scalar<const MR: usize, const V: usize, const PANELS: usize, const PACKED: bool>(t: Tile) {
     for i in 0..MR {
         for j in 0..V {
             // SAFETY: i < mr, j < columns, p < k: inside the tile's extents.
@@ -93,9 +123,9 @@ unsafe fn scalar<const MR: usize, const V: usize, const PACKED: bool>(t: Tile) {
 macro_rules! simd_tile {
     ($name:ident, $feature:literal, $lanes:literal, $vec:ty, $zero:expr, $load:path, $store:path, $splat:path,
      |$a:ident, $b:ident, $acc:ident| $fma:expr) => {
-        /// `MR` rows of `V` vectors. `PACKED`: the rows of A lie side by side.
+        /// `MR` rows of `V` vectors of `PANELS` panels. `PACKED`: the rows of A lie side by side.
         #[target_feature(enable = $feature)]
-        unsafe fn $name<const MR: usize, const V: usize, const PACKED: bool>(t: Tile) {
+        unsafe fn $name<const MR: usize, const V: usize, const PANELS: usize, const PACKED: bool>(t: Tile) {
             // SAFETY: rows below mr, columns below NR and steps below k are inside the tile's extents.
             unsafe {
                 let mut acc: [[$vec; V]; MR] = [[$zero; V]; MR];
@@ -110,6 +140,8 @@ macro_rules! simd_tile {
                 let far = if PACKED { 1 } else { t.a_row };
                 let mut a: [*const f32; 4] = [0, 1, 2, 3].map(|i| t.a.wrapping_add(3 * i * far));
                 let mut b = t.b;
+                // Where vector v of a step is.
+                let vector = |v: usize| v / (V / PANELS) * t.b_panel + v % (V / PANELS) * $lanes;
                 #[cfg(target_arch = "x86_64")]
                 let mut next = t.next;
                 for _ in 0..t.k {
@@ -117,7 +149,7 @@ macro_rules! simd_tile {
                     #[cfg(target_arch = "x86_64")]
                     {
                         for v in 0..V {
-                            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(t.b_step * 24 + v * $lanes).cast());
+                            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(t.b_step * 24 + vector(v)).cast());
                         }
                         if PACKED {
                             _mm_prefetch::<_MM_HINT_T0>(a[0].wrapping_add(t.a_step * 64).cast());
@@ -126,7 +158,7 @@ macro_rules! simd_tile {
                         next = next.wrapping_add(t.next_step);
                     }
                     for v in 0..V {
-                        row[v] = $load(b.add(v * $lanes));
+                        row[v] = $load(b.add(vector(v)));
                     }
                     for i in 0..MR {
                         let $a =

@@ -93,7 +93,7 @@ impl PackedB {
     /// # Panics
     /// When `b` does not hold such a matrix.
     pub fn new(set: KernelSet, k: usize, n: usize, b: View<'_>) -> Self {
-        let panels = Self::panels(Exec::new(set, &Serial), k, n, b).into();
+        let panels = Self::panels(Exec::new(set, &Serial), k, n, b);
         Self { set, k, n, panels }
     }
 
@@ -101,19 +101,17 @@ impl PackedB {
     ///
     /// # Panics
     /// When `b` does not hold such a matrix.
-    pub fn panels(exec: Exec<'_>, k: usize, n: usize, b: View<'_>) -> Vec<f32> {
+    pub fn panels(exec: Exec<'_>, k: usize, n: usize, b: View<'_>) -> Panels {
         assert!(b.holds(k, n), "B is smaller than {k} x {n}");
         let (_, nr) = micro::tile(exec.set());
-        let mut panels = vec![0.0; Self::packed(exec.set(), k, n)];
-        if k > 0 && n > 0 {
-            let (shared, count) = (Shared::new(&mut panels), n.div_ceil(nr));
+        Panels::fill(Self::packed(exec.set(), k, n), |panels| {
+            let (shared, count) = (Shared::new(panels), if k > 0 { n.div_ceil(nr) } else { 0 });
             exec.pool().for_each(count, &|panel| {
                 // SAFETY: a panel belongs to its piece alone.
                 let out = unsafe { shared.slice(panel * k * nr, k * nr) };
                 b.pack(exec.set(), 0, k, panel * nr, nr.min(n - panel * nr), nr, out);
             });
-        }
-        panels
+        })
     }
 
     /// What [`PackedB::panels`] made for the same extents and kernel set. `None` where their number is another.

@@ -29,6 +29,7 @@ pub fn peak(set: KernelSet) -> f64 {
                 a_step: rows,
                 b: b.as_ptr(),
                 b_step: columns,
+                b_panel: 0,
                 next: b.as_ptr(),
                 next_step: 16,
                 c: c.as_mut_ptr(),
@@ -36,7 +37,7 @@ pub fn peak(set: KernelSet) -> f64 {
                 resume: true,
             };
             // SAFETY: the set is available; the operands have the extents of a tile.
-            unsafe { micro::run(set, rows, false, t) };
+            unsafe { micro::run(set, rows, micro::Width::Full, t) };
         }
         best = best.min(start.elapsed() / 8);
     }
