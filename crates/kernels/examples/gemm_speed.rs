@@ -18,7 +18,7 @@ fn main() {
             (64, 3136, 64),
         ] {
             let (a, b) = (vec![0.5f32; m * k], vec![0.25f32; k * n]);
-            let packed = PackedB::new(set, k, n, View::row_major(&b, n));
+            let packed = PackedB::new(Exec::new(set, &Serial), k, n, View::row_major(&b, n));
             let mut c = vec![0.0; m * n];
             let flops = 2.0 * (m * n * k) as f64;
             let runs = (2e10 / flops).clamp(3.0, 2000.0) as usize;

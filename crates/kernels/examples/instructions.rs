@@ -28,7 +28,7 @@ fn conv(channels: usize, groups: usize, side: usize, kernel: usize) -> impl FnMu
 
 fn product(m: usize, n: usize, k: usize) -> impl FnMut(Exec<'_>) {
     let (a, b) = (vec![0.5f32; m * k], vec![0.25f32; k * n]);
-    let packed = PackedB::new(KernelSet::Avx2, k, n, View::row_major(&b, n));
+    let packed = PackedB::new(Exec::new(KernelSet::Avx2, &Serial), k, n, View::row_major(&b, n));
     let mut c = vec![0.0; m * n];
     move |exec| gemm_packed(exec, m, View::row_major(&a, k), &packed, &mut c, n, &Epilogue::default())
 }

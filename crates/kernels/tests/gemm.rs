@@ -59,7 +59,7 @@ fn equals_the_definition() {
             gemm(exec, m, n, k, av, bv, &mut c, ldc, &epilogue);
             same_bits(&c, &expected, what);
             let mut c = vec![7.0; m * ldc];
-            gemm_packed(exec, m, av, &PackedB::new(set, k, n, bv), &mut c, ldc, &epilogue);
+            gemm_packed(exec, m, av, &PackedB::new(exec, k, n, bv), &mut c, ldc, &epilogue);
             same_bits(&c, &expected, ("packed", what));
         }
     });

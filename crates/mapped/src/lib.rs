@@ -85,9 +85,10 @@ impl<T: Pod> Elements<T> {
         Some(Self { file, bytes, element: PhantomData })
     }
 
-    /// As [`Mapped::release`], for these elements.
-    pub fn release(&self) {
-        self.file.release(self.bytes.clone());
+    /// As [`Mapped::release`], for some of these elements.
+    pub fn release(&self, elements: Range<usize>) {
+        let byte = |element: usize| element.saturating_mul(size_of::<T>()).min(self.bytes.len());
+        self.file.release(self.bytes.start + byte(elements.start)..self.bytes.start + byte(elements.end));
     }
 }
 
@@ -113,10 +114,11 @@ mod tests {
         let file = mapped(bytemuck::cast_slice(&numbers));
         let all = Elements::<f32>::new(file.clone(), 0..file.len()).unwrap();
         assert_eq!(all.as_ref(), numbers);
-        all.release();
+        all.release(0..numbers.len());
         assert_eq!(all.as_ref(), numbers);
         let some = Elements::<f32>::new(file, 40..400).unwrap();
-        some.release();
+        some.release(3..50);
+        some.release(50..usize::MAX);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use isobit_kernels::double::{self, Panels};
 use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
 use isobit_kernels::math::{Unary, unary_in_place};
-use isobit_kernels::{Exec, KernelSet, norm};
+use isobit_kernels::{Exec, norm};
 use isobit_numerics as num;
 use isobit_tensor::{DType, Tensor};
 
@@ -54,7 +54,7 @@ pub(crate) trait Real:
     /// The right side of products.
     type Right: Send + Sync;
     /// A right side of `k` rows and `n` columns.
-    fn right(set: KernelSet, k: usize, n: usize, b: View<'_, Self>) -> Self::Right;
+    fn right(exec: Exec<'_>, k: usize, n: usize, b: View<'_, Self>) -> Self::Right;
     /// `c`, of rows of `n`, = the product of `a`, of `m` rows, and the right side, plus a bias a column.
     fn times_right(
         exec: Exec<'_>,
@@ -120,8 +120,8 @@ implement! {
         norm::softmax(exec, x, width);
     }
     type Right = PackedB;
-    fn right(set: KernelSet, k: usize, n: usize, b: View<'_, f32>) -> PackedB {
-        PackedB::new(set, k, n, b)
+    fn right(exec: Exec<'_>, k: usize, n: usize, b: View<'_, f32>) -> PackedB {
+        PackedB::new(exec, k, n, b)
     }
     fn times_right(
         exec: Exec<'_>,
@@ -156,7 +156,7 @@ implement! {
         x.chunks_exact_mut(width.max(1)).for_each(softmax64);
     }
     type Right = Panels;
-    fn right(_: KernelSet, k: usize, n: usize, b: View<'_, f64>) -> Panels {
+    fn right(_: Exec<'_>, k: usize, n: usize, b: View<'_, f64>) -> Panels {
         Panels::new(k, n, b)
     }
     fn times_right(

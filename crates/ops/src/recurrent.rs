@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use isobit_kernels::gemm::View;
-use isobit_kernels::{Exec, KernelSet, Serial};
+use isobit_kernels::{Exec, Serial};
 use isobit_tensor::{DType, Tensor};
 
 use crate::arith::floats;
@@ -81,7 +81,7 @@ fn recurrent(ctx: &BuildCtx<'_>, cell: Cell) -> Result<Box<dyn Op>, OpError> {
     if let (Some(w), Some(r)) = (ctx.constant(1), ctx.constant(2))
         && ![w, r].iter().any(|t| t.dtype() == DType::F64)
     {
-        op.packed = Some(op.pack(ctx.set(), (w.shape(), &floats(w)?), (r.shape(), &floats(r)?))?);
+        op.packed = Some(op.pack(ctx.packs.exec(), (w.shape(), &floats(w)?), (r.shape(), &floats(r)?))?);
     }
     ctx.at_most(cell.states() + 1, op)
 }
@@ -94,7 +94,7 @@ impl Recurrent {
 
     fn pack<T: Real>(
         &self,
-        set: KernelSet,
+        exec: Exec<'_>,
         (w_shape, w): (&[usize], &[T]),
         (r_shape, r): (&[usize], &[T]),
     ) -> Result<Vec<Packed<T>>, OpError> {
@@ -116,10 +116,10 @@ impl Recurrent {
                 let last = View::transposed(&r[width * h..], h);
                 Packed {
                     features: k,
-                    input: T::right(set, k, rows, w),
-                    state: T::right(set, h, width, View::transposed(r, h)),
+                    input: T::right(exec, k, rows, w),
+                    state: T::right(exec, h, width, View::transposed(r, h)),
                     width,
-                    reset: reset_first.then(|| T::right(set, h, h, last)),
+                    reset: reset_first.then(|| T::right(exec, h, h, last)),
                 }
             })
             .collect())
@@ -189,7 +189,7 @@ impl Op for Recurrent {
             _ => real!(x.dtype(), T => {
                 let (w, r) = (inputs.get(1)?, inputs.get(2)?);
                 let (wide_w, wide_r) = (elements::<T>(ctx, w)?, elements::<T>(ctx, r)?);
-                let packed = self.pack(ctx.exec.set(), (w.shape(), &wide_w), (r.shape(), &wide_r))?;
+                let packed = self.pack(ctx.exec, (w.shape(), &wide_w), (r.shape(), &wide_r))?;
                 self.compute(ctx, &inputs, &packed)
             }),
         }

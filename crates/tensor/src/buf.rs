@@ -1,6 +1,6 @@
 use std::any::Any;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -34,12 +34,12 @@ impl<T> Drop for Own<T> {
 
 /// Elements that are somebody else's.
 trait Lent<T>: AsRef<[T]> + fmt::Debug + Send + Sync {
-    fn release(&self);
+    fn release(&self, elements: Range<usize>);
 }
 
 impl<T: Pod + fmt::Debug + Send + Sync> Lent<T> for Elements<T> {
-    fn release(&self) {
-        self.release();
+    fn release(&self, elements: Range<usize>) {
+        self.release(elements);
     }
 }
 
@@ -67,10 +67,10 @@ impl<T> Buf<T> {
         matches!(&self.0, Held::Own(own) if Arc::strong_count(own) == 1)
     }
 
-    /// Where the elements lie in a file: lets go of the memory that they took when they were looked at.
-    pub fn release(&self) {
+    /// Where the elements lie in a file: lets go of the memory that some took when they were looked at.
+    pub fn release(&self, elements: Range<usize>) {
         if let Held::Lent(lent) = &self.0 {
-            lent.release();
+            lent.release(elements);
         }
     }
 }

@@ -61,7 +61,7 @@ impl Tensor {
     }
 
     /// Elements whose bytes are those of the canonical encoding unless there is a NaN.
-    fn as_they_lie(&self) -> Option<&[f32]> {
+    fn as_they_lie(&self) -> Option<&Buf<f32>> {
         match self.data() {
             Data::F32(elements) if cfg!(target_endian = "little") => Some(elements),
             _ => None,
@@ -70,21 +70,23 @@ impl Tensor {
 
     /// How many pieces it is best hashed in.
     pub(crate) fn pieces(&self) -> usize {
-        self.as_they_lie().map_or(1, |elements| (HEAD + size_of_val(elements)).div_ceil(PIECE))
+        self.as_they_lie().map_or(1, |elements| (HEAD + size_of_val(&**elements)).div_ceil(PIECE))
     }
 
-    /// What piece `i` of several adds to the root; `None` where there is a NaN in it.
+    /// What piece `i` of several adds to the root; `None` where there is a NaN in it. Then the piece is released.
     pub(crate) fn piece(&self, i: usize) -> Option<ChainingValue> {
         let elements = self.as_they_lie()?;
         let size = size_of::<f32>();
         let start = (i * PIECE).saturating_sub(HEAD) / size;
-        let end = ((i + 1) * PIECE - HEAD) / size;
-        let part = &elements[start..end.min(elements.len())];
+        let end = (((i + 1) * PIECE - HEAD) / size).min(elements.len());
+        let part = &elements[start..end];
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset((i * PIECE) as u64);
         let before = if i == 0 { HEAD } else { 0 };
         hasher.update(&self.head()[..before]);
-        hash_without_nan(&mut hasher, before, part).then(|| hasher.finalize_non_root())
+        let is_sound = hash_without_nan(&mut hasher, before, part);
+        elements.release(start..end);
+        is_sound.then(|| hasher.finalize_non_root())
     }
 
     /// The canonical encoding in one piece.

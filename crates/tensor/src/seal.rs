@@ -32,7 +32,11 @@ pub fn seal(tensors: &mut [&mut Tensor]) {
     cores::each(parts, bytes, |part| {
         let tensor = &shared[part.tensor];
         let value = match part.pieces {
-            1 => Some(Value::Root(tensor.root())),
+            1 => {
+                let root = tensor.root();
+                tensor.release();
+                Some(Value::Root(root))
+            }
             _ => tensor.piece(part.piece).map(Value::Piece),
         };
         let values = &mut values.lock().unwrap_or_else(|e| e.into_inner())[part.tensor];
@@ -48,7 +52,6 @@ pub fn seal(tensors: &mut [&mut Tensor]) {
             _ => tensor.seal(),
         }
     }
-    cores::each(tensors.iter().collect(), bytes, |tensor| tensor.release());
 }
 
 /// The hash of a tensor, or what a piece of one adds to it.

@@ -273,7 +273,7 @@ impl Tensor {
 
     /// Lets go of the memory that elements in a file took when they were looked at; they come back by themselves.
     pub fn release(&self) {
-        with_data!(&self.data, b => b.release());
+        with_data!(&self.data, b => b.release(0..b.len()));
     }
 
     /// Bytes held by the elements in memory (strings: their UTF-8 length).

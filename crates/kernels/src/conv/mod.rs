@@ -101,9 +101,9 @@ impl Filters {
     }
 
     /// Filters as the columns of the right side, one matrix a group.
-    fn columns(&self, set: KernelSet, c: &Conv2d, w: &[f32]) -> &[PackedB] {
+    fn columns(&self, exec: Exec<'_>, c: &Conv2d, w: &[f32]) -> &[PackedB] {
         let (gm, taps) = (c.group_filters(), c.taps());
-        let pack = |w| PackedB::new(set, taps, gm, View::transposed(w, taps));
+        let pack = |w| PackedB::new(exec, taps, gm, View::transposed(w, taps));
         self.columns.get_or_init(|| w.chunks_exact(gm * taps).map(pack).collect())
     }
 }
@@ -149,7 +149,7 @@ pub fn conv2d(
         }
         match filters {
             Some(f) if pixels_as_rows(c) => {
-                let columns = &f.columns(exec.set(), c, w)[g];
+                let columns = &f.columns(exec, c, w)[g];
                 turned(exec, c, x, columns, &epilogue, y);
             }
             _ => {

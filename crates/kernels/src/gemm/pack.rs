@@ -1,6 +1,6 @@
 use super::{View, micro};
 use crate::shared::Shared;
-use crate::{Exec, KernelSet, Panels, Serial};
+use crate::{Exec, KernelSet, Panels};
 
 /// What the columns of the right side are packed from.
 pub(crate) trait Columns: Sync {
@@ -88,13 +88,12 @@ pub struct PackedB {
 }
 
 impl PackedB {
-    /// Packs the `k` by `n` matrix `b` for `set`.
+    /// Packs the `k` by `n` matrix `b`.
     ///
     /// # Panics
     /// When `b` does not hold such a matrix.
-    pub fn new(set: KernelSet, k: usize, n: usize, b: View<'_>) -> Self {
-        let panels = Self::panels(Exec::new(set, &Serial), k, n, b);
-        Self { set, k, n, panels }
+    pub fn new(exec: Exec<'_>, k: usize, n: usize, b: View<'_>) -> Self {
+        Self { set: exec.set(), k, n, panels: Self::panels(exec, k, n, b) }
     }
 
     /// The form of the `k` by `n` matrix `b` that [`PackedB::of`] takes.
