@@ -61,6 +61,25 @@ class Gpt2(torch.nn.Module):
         return self.gpt2(input_ids=input_ids, use_cache=False).logits
 
 
+class Gpt2Decode(torch.nn.Module):
+    """One token after others: their keys and values are given, all come back."""
+
+    def __init__(self):
+        super().__init__()
+        self.gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+
+    def forward(self, input_ids, *past):
+        layers = [(past[i], past[i + 1]) for i in range(0, len(past), 2)]
+        cache = transformers.DynamicCache(layers)
+        result = self.gpt2(input_ids=input_ids, past_key_values=cache, use_cache=True)
+        return result.logits, *[x for layer in cache.layers for x in (layer.keys, layer.values)]
+
+
+def decode_inputs(batch):
+    past = {f"past_{kind}_{i}": torch.randn(batch, 12, 127, 64) for i in range(12) for kind in ("key", "value")}
+    return {"input_ids": torch.randint(0, 1000, (batch, 1)), **past}
+
+
 def vision(name):
     model = getattr(torchvision.models, name)(weights=None)
     for module in model.modules():
@@ -96,12 +115,15 @@ BUILD = {
     "bert_base": (Bert, lambda batch: tokens(batch, True)),
     "minilm_l6": (lambda: Bert(**MINILM), lambda batch: tokens(batch, True)),
     "gpt2": (Gpt2, lambda batch: tokens(batch, False)),
+    "gpt2-decode": (Gpt2Decode, decode_inputs),
     "lstm": (Lstm, lambda batch: {"x": torch.randn(8 * batch, 100, 64)}),
     "gru": (Gru, lambda batch: {"x": torch.randn(8 * batch, 100, 64)}),
 }
 # Curves: sequence lengths of one model.
-for length in [16, 64, 256, 512]:
-    BUILD[f"minilm_l6-{length}"] = (lambda: Bert(**MINILM), lambda batch, n=length: tokens(batch, True, n))
+for length in [16, 64, 256, 512, 1024]:
+    positions = max(length, 512)
+    build = lambda positions=positions: Bert(**MINILM, max_position_embeddings=positions)
+    BUILD[f"minilm_l6-{length}"] = (build, lambda batch, n=length: tokens(batch, True, n))
 
 
 def references(folder, arrays, torch_output=None):
@@ -127,7 +149,8 @@ def export(name):
     path = folder / "model.onnx"
     torch.onnx.export(model, tuple(inputs.values()), path, dynamo=True, verbose=False, input_names=list(inputs))
     with torch.no_grad():
-        reference = model(*inputs.values()).numpy()
+        reference = model(*inputs.values())
+        reference = (reference[0] if isinstance(reference, tuple) else reference).numpy()
     references(folder, {k: v.numpy() for k, v in inputs.items()}, reference)
 
 
@@ -198,7 +221,8 @@ OTHERS = {
     "resnet50-qdq": quantized, "bert_base-dynamic": quantized,
     "trees": trees, "trees@100": trees, "trees@10000": trees, "digits": digits,
 }
-ALL = list(BUILD) + [f"{n}@8" for n in list(BUILD)[:7]] + [f"resnet50@{n}" for n in (2, 4, 16)] + list(OTHERS)
+EIGHT = [n for n in list(BUILD)[:9] if n != "gpt2-decode"]
+ALL = list(BUILD) + [f"{n}@8" for n in EIGHT] + [f"mobilenet_v3_large@{n}" for n in (2, 4, 16, 32, 64)] + list(OTHERS)
 
 if __name__ == "__main__":
     torch.set_num_threads(os.cpu_count())

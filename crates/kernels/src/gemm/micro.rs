@@ -148,13 +148,19 @@ macro_rules! simd_tile {
                     let mut row = [$zero; V];
                     #[cfg(target_arch = "x86_64")]
                     {
-                        for v in 0..V {
-                            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(t.b_step * 24 + vector(v)).cast());
+                        // One row alone is read as fast as memory gives it, and that is fastest if nobody interferes.
+                        if MR > 1 || PANELS == 1 {
+                            for v in 0..V {
+                                _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(t.b_step * 24 + vector(v)).cast());
+                            }
                         }
                         if PACKED {
                             _mm_prefetch::<_MM_HINT_T0>(a[0].wrapping_add(t.a_step * 64).cast());
                         }
-                        _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                        // Few rows need the next panel too soon for this to be of use.
+                        if PANELS == 1 {
+                            _mm_prefetch::<_MM_HINT_T1>(next.cast());
+                        }
                         next = next.wrapping_add(t.next_step);
                     }
                     for v in 0..V {
