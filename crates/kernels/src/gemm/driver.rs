@@ -7,9 +7,9 @@ use crate::shared::Shared;
 use crate::{Exec, Serial, scratch};
 
 /// Steps of the contraction between two visits of C.
-const KC: usize = 512;
+const KC: usize = 1024;
 /// Columns that are packed together, so that they stay in the second-level cache.
-const NC: usize = 512;
+const NC: usize = 256;
 /// Rows whose part of A stays in the second-level cache beside it.
 const MC: usize = 144;
 /// Columns after which the epilogue visits what is complete.
@@ -252,8 +252,7 @@ impl Product<'_> {
                                 let a = self.rows(k0, kc, ic, ir, rows, &a_block);
                                 // The first tiles ask for the next panel, each for its part.
                                 let part = (ir / self.rows).min(parts - 1);
-                                let panels = if pair { panel + kc * nr } else { kc * nr };
-                                let next = b.data.as_ptr().wrapping_add(panels + part * kc * nr / parts);
+                                let next = b.data.as_ptr().wrapping_add(panel + part * kc * nr / parts);
                                 let next = (next, nr / parts);
                                 let at = [ic + ir, jc + jr];
                                 self.tile([rows, cols], kc, a, (b, panel), at, k0 > 0, next, &mut edge);
