@@ -6,13 +6,26 @@ use std::cell::RefCell;
 
 /// Buffers below this many elements are the allocator's business.
 const SHORTEST: usize = 1 << 12;
-/// Buffers kept, and the elements of all of them (256 MiB): a session at rest must not hold what its largest run did.
+/// Buffers kept.
 const KEPT: usize = 32;
-const KEPT_ELEMENTS: usize = 1 << 26;
+/// Elements of all of them (1 GiB) during a run.
+const KEPT_ELEMENTS: usize = 1 << 28;
+/// Elements of all of them (512 MiB) between runs: a session at rest must not hold what its largest run did.
+const AT_REST: usize = 1 << 27;
 
 /// The buffers that a sequence of runs keeps.
 #[derive(Debug, Default)]
 pub struct Spare(Vec<Vec<f32>>);
+
+impl Spare {
+    /// Lets go of those that were dropped first, until the others have at most `elements`.
+    fn trim(&mut self, elements: usize) {
+        let list = &mut self.0;
+        while list.len() > KEPT || list.iter().map(Vec::capacity).sum::<usize>() > elements {
+            list.remove(0);
+        }
+    }
+}
 
 thread_local! {
     static SPARE: RefCell<Option<Spare>> = const { RefCell::new(None) };
@@ -26,6 +39,7 @@ pub fn with<R>(spare: &mut Spare, f: impl FnOnce() -> R) -> R {
         fn drop(&mut self) {
             if let Some(spare) = self.0.take() {
                 *spare = SPARE.with_borrow_mut(Option::take).unwrap_or_default();
+                spare.trim(AT_REST);
             }
         }
     }
@@ -48,12 +62,10 @@ pub(crate) fn give(buffer: Vec<f32>) {
     // A thread that ends has no list any more.
     let _ = SPARE.try_with(|spare| {
         if let Ok(mut spare) = spare.try_borrow_mut()
-            && let Some(Spare(list)) = spare.as_mut()
+            && let Some(spare) = spare.as_mut()
         {
-            list.push(buffer);
-            while list.len() > KEPT || list.iter().map(Vec::capacity).sum::<usize>() > KEPT_ELEMENTS {
-                list.remove(0);
-            }
+            spare.0.push(buffer);
+            spare.trim(KEPT_ELEMENTS);
         }
     });
 }
@@ -125,11 +137,14 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let mut spare = Spare::default();
         with(&mut spare, || {
-            for n in [KEPT_ELEMENTS + 1, KEPT_ELEMENTS / 2, KEPT_ELEMENTS / 2 + 1, 5000] {
+            for n in [KEPT_ELEMENTS + 1, KEPT_ELEMENTS / 2, KEPT_ELEMENTS / 2 + 1, AT_REST / 2, 5000] {
                 give(Vec::with_capacity(n));
             }
+            let within = |list: &[Vec<f32>]| list.iter().map(Vec::capacity).collect::<Vec<_>>();
+            let list = SPARE.with_borrow(|spare| within(&spare.as_ref().unwrap().0));
+            assert_eq!(list, [KEPT_ELEMENTS / 2 + 1, AT_REST / 2, 5000]);
         });
         let kept: Vec<usize> = spare.0.iter().map(Vec::capacity).collect();
-        assert_eq!(kept, [KEPT_ELEMENTS / 2 + 1, 5000]);
+        assert_eq!(kept, [AT_REST / 2, 5000]);
     }
 }
