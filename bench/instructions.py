@@ -38,7 +38,7 @@ def main():
         before = stored.get(name)
         change = f"{100 * (counts[name] / before - 1):+6.1f} %" if before else "new"
         worse |= bool(before) and counts[name] > 1.02 * before
-        print(f"{name:28} {counts[name]:>12,} {change}", flush=True)
+        print(f"{name:34} {counts[name]:>12,} {change}", flush=True)
     if "--write" in sys.argv[1:]:
         STORED.write_text(json.dumps(counts, indent=1) + "\n")
     elif worse:

@@ -2,13 +2,14 @@
 //!
 //! `instructions NAME TIMES`; without arguments it prints the names.
 
+use isobit_kernels::blocked::{self, Blocks, Source, Weights};
 use isobit_kernels::conv::{Conv2d, Filters, conv2d};
 use isobit_kernels::gemm::{Epilogue, PackedB, View, gemm_packed};
 use isobit_kernels::math::{Unary, unary_in_place};
 use isobit_kernels::{Exec, KernelSet, Serial, integer, norm};
 
-fn conv(channels: usize, groups: usize, side: usize, kernel: usize) -> impl FnMut(Exec<'_>) {
-    let c = Conv2d {
+fn extents(channels: usize, groups: usize, side: usize, kernel: usize) -> Conv2d {
+    Conv2d {
         batch: 1,
         channels,
         filters: channels,
@@ -19,11 +20,28 @@ fn conv(channels: usize, groups: usize, side: usize, kernel: usize) -> impl FnMu
         strides: [1; 2],
         dilations: [1; 2],
         pads: [kernel / 2; 2],
-    };
+    }
+}
+
+fn conv(channels: usize, groups: usize, side: usize, kernel: usize) -> impl FnMut(Exec<'_>) {
+    let c = extents(channels, groups, side, kernel);
     let x = vec![0.5f32; channels * side * side];
     let w = vec![0.25f32; channels * channels / groups * kernel * kernel];
     let (mut y, filters) = (vec![0.0; x.len()], Filters::default());
     move |exec| conv2d(exec, &c, &x, &w, Some(&filters), &Epilogue::default(), &mut y)
+}
+
+fn in_blocks(channels: usize, groups: usize, side: usize, kernel: usize) -> impl FnMut(Exec<'_>) {
+    let c = extents(channels, groups, side, kernel);
+    let layout = Blocks { batch: 1, channels, size: [side; 2], border: kernel / 2 };
+    let x = vec![0.5f32; layout.elements().expect("an image in memory")];
+    let w = vec![0.25f32; channels * channels / groups * kernel * kernel];
+    let packed = blocked::pack(Exec::new(KernelSet::Avx2, &Serial), &Weights::of(&c), &w);
+    let mut y = x.clone();
+    move |exec| {
+        let source = Source::Blocked(layout, &x);
+        blocked::conv2d(exec, &c, source, &packed, &blocked::Epilogue::default(), &layout, &mut y)
+    }
 }
 
 fn product(m: usize, n: usize, k: usize) -> impl FnMut(Exec<'_>) {
@@ -52,10 +70,14 @@ fn kernels() -> Vec<(&'static str, Kernel)> {
     vec![
         ("gemm 128x768x768", Box::new(product(128, 768, 768))),
         ("gemm 1x768x768", Box::new(product(1, 768, 768))),
+        ("gemm 2x768x768", Box::new(product(2, 768, 768))),
         ("conv 3x3 64 at 28", Box::new(conv(64, 1, 28, 3))),
         ("conv 1x1 64 at 28", Box::new(conv(64, 1, 28, 1))),
         ("conv 3x3 128 at 7", Box::new(conv(128, 1, 7, 3))),
         ("depthwise 5x5 96 at 14", Box::new(conv(96, 96, 14, 5))),
+        ("conv 3x3 64 at 28 in blocks", Box::new(in_blocks(64, 1, 28, 3))),
+        ("conv 1x1 64 at 28 in blocks", Box::new(in_blocks(64, 1, 28, 1))),
+        ("depthwise 5x5 96 at 14 in blocks", Box::new(in_blocks(96, 96, 14, 5))),
         ("exp", Box::new(function(Unary::Exp))),
         ("sigmoid", Box::new(function(Unary::Sigmoid))),
         ("gelu", Box::new(function(Unary::Gelu))),
