@@ -169,7 +169,9 @@ impl Program {
         let &[(user, 1)] = uses.of(v) else { return None };
         let matrix = self.constant(from).filter(|t| t.dtype() == DType::F32 && t.rank() == 2);
         let turns = node.domain.is_empty() && node.op == "Transpose" && swaps;
-        matrix.filter(|_| turns && takes_turned(&self.graph.nodes[user]))
+        // What is too long to be computed at load is a result of the run, and held as one.
+        let short = |t: &&Tensor| t.byte_len() as u64 <= FOLDED_BYTES;
+        matrix.filter(short).filter(|_| turns && takes_turned(&self.graph.nodes[user]))
     }
 
     /// The step that was to transpose operand 1 of a step, and has not ([`Program::turns`]).

@@ -44,7 +44,8 @@ pub(super) struct Tile {
     pub(super) a_step: usize,
     pub(super) b: *const f32,
     pub(super) b_step: usize,
-    /// From a panel to the second one.
+    /// From a panel to the second one, where a kernel set has tiles of two.
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
     pub(super) b_panel: usize,
     /// What is read soon: each step asks for a line of it, `next_step` elements further, where there is an instruction for
     /// that.
