@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use isobit_onnx::{External, Found, Limits, NoExternal};
+use isobit_onnx::{Limits, Memory, NoExternal};
 use isobit_tensor::{DType, Hash};
 
 use crate::json::Json;
@@ -88,7 +88,8 @@ impl ModelObject {
     pub fn to_model(&self) -> Result<Model, GraphError> {
         let limits = Limits::default();
         let proto = isobit_onnx::decode(&self.model, &limits)?;
-        let mut model = import(&proto, &Weights(&self.weights), &limits)?;
+        let external = Memory([(WEIGHTS.to_owned(), &self.weights[..])].into());
+        let mut model = import(&proto, &external, &limits)?;
         upgrade(&mut model)?;
         canonicalize(&mut model)?;
         if Self::of_canonical(&model) != *self {
@@ -117,24 +118,6 @@ impl ModelObject {
     /// Whether a folder looks like a model object.
     pub fn is_dir(dir: &Path) -> bool {
         dir.join(MANIFEST).is_file()
-    }
-}
-
-/// The one file that tensors of an object may lie in.
-struct Weights<'a>(&'a [u8]);
-
-impl External for Weights<'_> {
-    fn find(
-        &self,
-        location: &str,
-        offset: u64,
-        length: Option<u64>,
-        limit: u64,
-    ) -> Result<Found<'_>, String> {
-        if location != WEIGHTS {
-            return Err(format!("'{location}' is missing; a model object has its tensors in {WEIGHTS}"));
-        }
-        Found::of(location, self.0, offset, length, limit)
     }
 }
 

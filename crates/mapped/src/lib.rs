@@ -119,6 +119,7 @@ mod tests {
         let some = Elements::<f32>::new(file, 40..400).unwrap();
         some.release(3..50);
         some.release(50..usize::MAX);
+        assert_eq!(some.as_ref(), &numbers[10..100]);
     }
 
     #[test]

@@ -22,21 +22,7 @@ pub enum Found<'a> {
     File(Arc<Mapped>, Range<usize>),
 }
 
-impl<'a> Found<'a> {
-    /// What [`External::find`] finds where `bytes` are the file.
-    ///
-    /// # Errors
-    /// What is asked for does not lie inside, or is more than `limit`.
-    pub fn of(
-        location: &str,
-        bytes: &'a [u8],
-        offset: u64,
-        length: Option<u64>,
-        limit: u64,
-    ) -> Result<Self, String> {
-        Ok(Found::Memory(&bytes[range(location, bytes.len(), offset, length, limit)?]))
-    }
-
+impl Found<'_> {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         match self {
@@ -134,9 +120,9 @@ impl External for Folder {
 
 /// Named byte strings.
 #[derive(Debug, Clone, Default)]
-pub struct Memory(pub BTreeMap<String, Vec<u8>>);
+pub struct Memory<'a>(pub BTreeMap<String, &'a [u8]>);
 
-impl External for Memory {
+impl External for Memory<'_> {
     fn find(
         &self,
         location: &str,
@@ -145,7 +131,7 @@ impl External for Memory {
         limit: u64,
     ) -> Result<Found<'_>, String> {
         let bytes = self.0.get(location).ok_or_else(|| format!("'{location}' is missing"))?;
-        Found::of(location, bytes, offset, length, limit)
+        Ok(Found::Memory(&bytes[range(location, bytes.len(), offset, length, limit)?]))
     }
 }
 

@@ -330,7 +330,7 @@ impl<T: Real> Walk<'_, T> {
         &self,
         ctx: &RunCtx<'_>,
         steps: usize,
-        [hidden, cell]: [&'y mut [T]; 2],
+        [mut hidden, mut cell]: [&'y mut [T]; 2],
         mut output: impl FnMut(usize, usize) -> &'y mut [T],
     ) -> Result<(), OpError> {
         let (h, batch, threads) = (self.op.hidden, self.batch, ctx.exec.pool().threads());
@@ -338,7 +338,6 @@ impl<T: Real> Walk<'_, T> {
         ctx.memory.check::<T>(&[batch, self.packed.width.max(h)])?;
         let apart = threads > 1 && batch >= ENTRIES * threads && batch * h >= PARALLEL;
         let pieces = if apart { threads } else { 1 };
-        let (mut hidden, mut cell) = (hidden, cell);
         let mut all = Vec::with_capacity(pieces);
         for piece in 0..pieces {
             let range = piece * batch / pieces..(piece + 1) * batch / pieces;

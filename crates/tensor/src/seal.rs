@@ -27,7 +27,9 @@ pub fn seal(tensors: &mut [&mut Tensor]) {
     }
     // The last are worked on first: many small ones at the end are shared out evenly.
     parts.sort_by_key(|part| if part.pieces > 1 { PIECE } else { tensors[part.tensor].byte_len() });
-    let values: Mutex<Vec<Vec<Option<Value>>>> = Mutex::new(tensors.iter().map(|_| Vec::new()).collect());
+    // Of a tensor that is one piece, its root.
+    let values: Mutex<Vec<Vec<Option<ChainingValue>>>> =
+        Mutex::new(tensors.iter().map(|_| Vec::new()).collect());
     let shared: &[&mut Tensor] = tensors;
     cores::each(parts, bytes, |part| {
         let tensor = &shared[part.tensor];
@@ -35,9 +37,9 @@ pub fn seal(tensors: &mut [&mut Tensor]) {
             1 => {
                 let root = tensor.root();
                 tensor.release();
-                Some(Value::Root(root))
+                Some(root.0)
             }
-            _ => tensor.piece(part.piece).map(Value::Piece),
+            _ => tensor.piece(part.piece),
         };
         let values = &mut values.lock().unwrap_or_else(|e| e.into_inner())[part.tensor];
         values.resize(part.pieces, None);
@@ -46,7 +48,7 @@ pub fn seal(tensors: &mut [&mut Tensor]) {
     let values = values.into_inner().unwrap_or_else(|e| e.into_inner());
     for (tensor, values) in tensors.iter_mut().zip(values) {
         match values.into_iter().collect::<Option<Vec<_>>>().as_deref() {
-            Some([Value::Root(root)]) => tensor.seal_as(*root),
+            Some(&[root]) => tensor.seal_as(Hash(root)),
             Some(pieces @ [_, _, ..]) => tensor.seal_as(root(pieces)),
             // Sealed before, or with a NaN among its numbers.
             _ => tensor.seal(),
@@ -54,31 +56,15 @@ pub fn seal(tensors: &mut [&mut Tensor]) {
     }
 }
 
-/// The hash of a tensor, or what a piece of one adds to it.
-#[derive(Debug, Clone, Copy)]
-enum Value {
-    Root(Hash),
-    Piece(ChainingValue),
-}
-
-impl Value {
-    fn piece(&self) -> &ChainingValue {
-        match self {
-            Value::Root(root) => root.as_bytes(),
-            Value::Piece(value) => value,
-        }
-    }
-}
-
 /// The hash of a whole of two pieces or more.
-fn root(pieces: &[Value]) -> Hash {
+fn root(pieces: &[ChainingValue]) -> Hash {
     let (left, right) = halves(pieces);
     merge_subtrees_root(&subtree(left), &subtree(right), Mode::Hash).into()
 }
 
-fn subtree(pieces: &[Value]) -> ChainingValue {
+fn subtree(pieces: &[ChainingValue]) -> ChainingValue {
     match pieces {
-        [piece] => *piece.piece(),
+        [piece] => *piece,
         _ => {
             let (left, right) = halves(pieces);
             merge_subtrees_non_root(&subtree(left), &subtree(right), Mode::Hash)
@@ -87,7 +73,7 @@ fn subtree(pieces: &[Value]) -> ChainingValue {
 }
 
 /// The left one is the largest power of two that leaves something for the right one.
-fn halves(pieces: &[Value]) -> (&[Value], &[Value]) {
+fn halves(pieces: &[ChainingValue]) -> (&[ChainingValue], &[ChainingValue]) {
     pieces.split_at(1 << (pieces.len() - 1).ilog2())
 }
 

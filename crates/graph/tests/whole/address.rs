@@ -115,7 +115,7 @@ fn weights_inside_or_beside_the_file_are_the_same_weights() {
     let imported = import(&model, &NoExternal, &Limits::default()).unwrap();
     let (proto, bytes) = export_external(&imported, "w.bin");
     assert!(bytes.len() > 10_000);
-    let external = Memory([("w.bin".to_owned(), bytes)].into());
+    let external = Memory([("w.bin".to_owned(), &bytes[..])].into());
     assert_eq!(object(&proto, &external).address(), address(&model));
 }
 
