@@ -159,7 +159,6 @@ macro_rules! by_operation {
         }
     };
 }
-pub(crate) use by_operation;
 
 crate::dispatch::multiversion! {
     pub(crate) fn many_many(f: Binary, a: &[f32], b: &[f32], y: &mut [f32]) {

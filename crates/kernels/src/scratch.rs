@@ -15,6 +15,14 @@ pub(crate) fn take() -> Vec<f32> {
     FREE.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
+/// The first `n` elements of a buffer, of any content: what is only ever written before it is read need not be cleared.
+pub(crate) fn sized(buffer: &mut Vec<f32>, n: usize) -> &mut [f32] {
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
+    &mut buffer[..n]
+}
+
 /// Gives a buffer back.
 pub(crate) fn give(buffer: Vec<f32>) {
     if buffer.capacity() <= LARGEST {

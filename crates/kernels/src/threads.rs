@@ -32,7 +32,8 @@ struct Board {
     state: AtomicU64,
     /// Written by the caller while the last batch is closed and left by all; read by workers that joined.
     batch: UnsafeCell<Option<Batch>>,
-    next: AtomicUsize,
+    /// For the caller and each worker how many of its share of the pieces are claimed.
+    claimed: Vec<Claimed>,
     /// Workers that have left the batch.
     left: AtomicUsize,
     panicked: AtomicBool,
@@ -40,6 +41,10 @@ struct Board {
     asleep: Mutex<usize>,
     wake: Condvar,
 }
+
+/// In a cache line of its own: everyone counts for himself most of the time.
+#[repr(align(64))]
+struct Claimed(AtomicUsize);
 
 // SAFETY: `batch` is read and written in turns, as `Threads::for_each` and `work` say; what it points to is `Sync`.
 unsafe impl Sync for Board {}
@@ -66,10 +71,11 @@ impl Threads {
     /// # Errors
     /// What the operating system says when it refuses a thread.
     pub fn new(threads: usize) -> io::Result<Self> {
+        let threads = threads.clamp(1, JOINED as usize);
         let board = Arc::new(Board {
             state: AtomicU64::new(CLOSED),
             batch: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            claimed: (0..threads).map(|_| Claimed(AtomicUsize::new(0))).collect(),
             left: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -77,10 +83,10 @@ impl Threads {
             wake: Condvar::new(),
         });
         let mut pool = Self { board, workers: Vec::new(), turn: Mutex::new(()) };
-        for i in 1..threads.clamp(1, JOINED as usize) {
+        for i in 1..threads {
             let board = pool.board.clone();
             let builder = std::thread::Builder::new().name(format!("isobit-{i}"));
-            pool.workers.push(builder.spawn(move || work(&board))?);
+            pool.workers.push(builder.spawn(move || work(&board, i))?);
         }
         Ok(pool)
     }
@@ -117,7 +123,9 @@ impl Parallel for Threads {
         let f: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(f) };
         // SAFETY: the last batch is closed and every worker that joined it has left; new ones join open batches only.
         unsafe { *board.batch.get() = Some(Batch { f, pieces }) };
-        board.next.store(0, Relaxed);
+        for claimed in &board.claimed {
+            claimed.0.store(0, Relaxed);
+        }
         board.left.store(0, Relaxed);
         board.panicked.store(false, Relaxed);
         let number = board.state.load(Relaxed) & !(JOINED | CLOSED);
@@ -129,7 +137,7 @@ impl Parallel for Threads {
         // Whatever happens to the caller's own pieces, the workers are waited for.
         let close = Close(board);
         // SAFETY: `f` is alive.
-        claim(board, unsafe { &*f }, pieces);
+        claim(board, 0, unsafe { &*f }, pieces);
         drop(close);
         if board.panicked.swap(false, SeqCst) {
             panic!("a worker thread panicked");
@@ -151,18 +159,24 @@ impl Drop for Close<'_> {
     }
 }
 
-/// Pieces are claimed one by one, so a slow thread holds up no more than its own piece.
-fn claim(board: &Board, f: &(dyn Fn(usize) + Sync), pieces: usize) {
-    loop {
-        let piece = board.next.fetch_add(1, Relaxed);
-        if piece >= pieces {
-            break;
+/// Pieces are claimed one by one, so a slow thread holds up no more than its own piece. Each thread begins with a share of its own,
+/// the same part of every batch, because what it made of that part before is still in its cache; then it helps the others.
+fn claim(board: &Board, me: usize, f: &(dyn Fn(usize) + Sync), pieces: usize) {
+    let threads = board.claimed.len();
+    for share in (me..threads).chain(0..me) {
+        let start = |share: usize| (share * pieces).div_ceil(threads);
+        let (first, count) = (start(share), start(share + 1) - start(share));
+        let claimed = &board.claimed[share].0;
+        while claimed.load(Relaxed) < count {
+            let piece = claimed.fetch_add(1, Relaxed);
+            if piece < count {
+                f(first + piece);
+            }
         }
-        f(piece);
     }
 }
 
-fn work(board: &Board) {
+fn work(board: &Board, me: usize) {
     let mut seen = CLOSED;
     let mut since = Instant::now();
     let mut spins = 0u32;
@@ -178,7 +192,7 @@ fn work(board: &Board) {
             if let Some(Batch { f, pieces }) = batch {
                 // SAFETY: as above.
                 let f = unsafe { &*f };
-                let run = || fp::with_profile_env(|| claim(board, f, pieces));
+                let run = || fp::with_profile_env(|| claim(board, me, f, pieces));
                 if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
                     board.panicked.store(true, SeqCst);
                 }

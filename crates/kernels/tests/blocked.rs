@@ -136,7 +136,7 @@ fn convolutions() {
 fn long_chains() {
     let mut rng = Rng::new(7, 0);
     for (channels, filters, side, kernel, stride) in
-        [(600, 70, 7, 1, 1), (70, 100, 14, 3, 1), (130, 64, 15, 3, 2), (3, 40, 31, 7, 2)]
+        [(600, 70, 7, 1, 1), (40, 24, 60, 1, 1), (70, 100, 14, 3, 1), (130, 64, 15, 3, 2), (3, 40, 31, 7, 2)]
     {
         let output = (side + 2 * (kernel / 2) - kernel) / stride + 1;
         let c = Conv2d {
@@ -166,6 +166,27 @@ fn long_chains() {
             let source = if channels == 3 { Source::Planes(&x) } else { Source::Blocked(from, &xs) };
             blocked::conv2d(Exec::new(set, &pool), &c, source, &packed, &none, &to, &mut y);
             same_bits(&planes(&to, &y), &expected, (c, set, pool.0));
+        }
+        if blocked::takes_gates(&c) {
+            let gates = some(2 * channels);
+            let mut gated = vec![0.0; x.len()];
+            binary(
+                scalar(),
+                Binary::Mul,
+                Operand::Full(&x),
+                Operand::Column(&gates),
+                side * side,
+                &mut gated,
+            );
+            conv2d(scalar(), &c, &gated, &w, None, &Epilogue::default(), &mut expected);
+            for (set, pool) in vectors() {
+                let exec = Exec::new(set, &pool);
+                let packed = blocked::pack(exec, &Weights::of(&c), &w);
+                let mut y = room(&to);
+                let (source, none) = (Source::Gated(from, &xs, &gates), blocked::Epilogue::default());
+                blocked::conv2d(exec, &c, source, &packed, &none, &to, &mut y);
+                same_bits(&planes(&to, &y), &expected, ("gated", c, set, pool.0));
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use isobit_kernels::elementwise::{self, Binary, Operand};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
 use crate::axes::fact;
-use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
+use crate::blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, run_plain};
 use crate::broadcast::{broadcast, broadcast_facts, zip};
 use crate::fold::fold;
 use crate::number::Number;
@@ -67,7 +67,7 @@ impl Blockwise for Arith {
         ctx: &RunCtx<'_>,
         operands: Vec<Option<Value>>,
         tail: &[Tail],
-        to: Option<usize>,
+        to: Option<Wanted>,
     ) -> Result<(Value, usize), OpError> {
         let mut operands = operands;
         let gate = |t: &Value, x: &Blocked| {
@@ -85,14 +85,17 @@ impl Blockwise for Arith {
         if let Some((i, gate)) = gated
             && let Some(Value::Blocked(x)) = operands[i].take()
         {
-            let mut y = x.unique(ctx)?;
-            let layout = *y.layout();
-            blocked::gate(ctx.exec, self.0, &layout, y.elements_mut()?, gate.as_slice()?);
-            return Ok((Value::Blocked(y), 0));
+            let value = match to {
+                Some(Wanted { gated: true, .. }) if self.0 == Binary::Mul => {
+                    Value::Gated(Gated { images: x, gate })
+                }
+                _ => Value::Blocked(x.gated(ctx, self.0, &gate)?),
+            };
+            return Ok((value, 0));
         }
         let result = match (&operands[..], to) {
             ([Some(Value::Blocked(a)), Some(Value::Blocked(b))], Some(to)) if a.shape() == b.shape() => a
-                .map(ctx, to, |exec, layout, y| {
+                .map(ctx, to.border, |exec, layout, y| {
                     let (a, b) = ((a.layout(), a.elements()), (b.layout(), b.elements()));
                     blocked::binary(exec, self.0, a, b, layout, y);
                 })?,

@@ -2,7 +2,8 @@
 //! of memory alone: extents, cost and bits are those of the tensor.
 
 use isobit_kernels::Exec;
-use isobit_kernels::blocked::{Blocks, to_planes};
+use isobit_kernels::blocked::{self, Blocks, to_planes};
+use isobit_kernels::elementwise::Binary;
 use isobit_tensor::{Buf, DType, Datum, Tensor};
 
 use crate::{Fact, Inputs, Memory, OpError, Packs, RunCtx, Tail};
@@ -14,6 +15,8 @@ pub enum Value {
     Datum(Datum),
     /// Images in blocks of channels.
     Blocked(Blocked),
+    /// The same, still to be multiplied.
+    Gated(Gated),
 }
 
 impl Value {
@@ -21,23 +24,30 @@ impl Value {
     pub fn as_tensor(&self) -> Option<&Tensor> {
         match self {
             Value::Datum(d) => d.as_tensor(),
-            Value::Blocked(_) => None,
+            Value::Blocked(_) | Value::Gated(_) => None,
         }
     }
 
-    /// The images in blocks, where it is those.
-    pub fn as_blocked(&self) -> Option<&Blocked> {
+    /// The images in blocks, where it is those; [`Gated`] ones are before their gates.
+    fn images(&self) -> Option<&Blocked> {
         match self {
             Value::Datum(_) => None,
-            Value::Blocked(b) => Some(b),
+            Value::Blocked(images) | Value::Gated(Gated { images, .. }) => Some(images),
         }
+    }
+
+    /// Whether it is images in blocks, whatever is still to be done to them.
+    pub fn in_blocks(&self) -> bool {
+        self.images().is_some()
     }
 
     /// What is known of it.
     pub fn fact(&self) -> Fact {
         match self {
             Value::Datum(d) => Fact::of(d),
-            Value::Blocked(b) => Fact::fixed(DType::F32, &b.shape()),
+            Value::Blocked(images) | Value::Gated(Gated { images, .. }) => {
+                Fact::fixed(DType::F32, &images.shape())
+            }
         }
     }
 
@@ -45,7 +55,17 @@ impl Value {
     pub fn byte_len(&self) -> u64 {
         match self {
             Value::Datum(d) => d.as_tensor().map_or(0, |t| t.byte_len() as u64),
-            Value::Blocked(b) => b.shape().iter().fold(4, |n: u64, &d| n.saturating_mul(d as u64)),
+            Value::Blocked(images) | Value::Gated(Gated { images, .. }) => {
+                images.shape().iter().fold(4, |n: u64, &d| n.saturating_mul(d as u64))
+            }
+        }
+    }
+
+    /// The same with nothing left to be done.
+    pub fn settled(self, ctx: &RunCtx<'_>) -> Result<Self, OpError> {
+        match self {
+            Value::Gated(gated) => Ok(Value::Blocked(gated.multiplied(ctx)?)),
+            settled => Ok(settled),
         }
     }
 
@@ -53,7 +73,8 @@ impl Value {
     pub fn into_datum(self, ctx: &RunCtx<'_>) -> Result<Datum, OpError> {
         match self {
             Value::Datum(d) => Ok(d),
-            Value::Blocked(b) => Ok(Datum::Tensor(b.planes(ctx)?)),
+            Value::Blocked(images) => Ok(Datum::Tensor(images.planes(ctx)?)),
+            Value::Gated(gated) => Ok(Datum::Tensor(gated.multiplied(ctx)?.planes(ctx)?)),
         }
     }
 }
@@ -102,7 +123,7 @@ impl Blocked {
         let tensor = memory.check::<f32>(&[layout.batch, layout.channels, height, width])?;
         let most = tensor.saturating_mul(2).saturating_add(SLACK);
         let Some(n) = layout.elements().filter(|&n| n <= most) else { return Ok(None) };
-        let Ok(mut elements) = memory.alloc::<f32>(&[n + LINE]) else { return Ok(None) };
+        let Ok(mut elements) = memory.at_least(n + LINE) else { return Ok(None) };
         let start = Self::start(&elements);
         fill(&mut elements[start..start + n]);
         Ok(Some(Self { layout, elements: elements.into(), start }))
@@ -146,19 +167,43 @@ impl Blocked {
     }
 
     /// The elements to write to, where nobody else holds them.
-    pub(crate) fn elements_mut(&mut self) -> Result<&mut [f32], OpError> {
+    fn elements_mut(&mut self) -> Result<&mut [f32], OpError> {
         let n = self.layout.elements().expect("images in memory");
         let elements = self.elements.get_mut().ok_or_else(|| OpError::input("images that others hold"))?;
         Ok(&mut elements[self.start..][..n])
     }
 
+    /// `f` of each element and the value of its channel: `[batch, channels, 1, 1]`.
+    pub(crate) fn gated(self, ctx: &RunCtx<'_>, f: Binary, gate: &Tensor) -> Result<Self, OpError> {
+        let mut y = self.unique(ctx)?;
+        let layout = y.layout;
+        blocked::gate(ctx.exec, f, &layout, y.elements_mut()?, gate.as_slice()?);
+        Ok(y)
+    }
+
     /// These, or a copy that nobody else holds.
-    pub(crate) fn unique(self, ctx: &RunCtx<'_>) -> Result<Self, OpError> {
+    fn unique(self, ctx: &RunCtx<'_>) -> Result<Self, OpError> {
         if self.elements.is_unique() {
             return Ok(self);
         }
         let copy = Self::make(ctx.memory, self.layout, |y| y.copy_from_slice(self.elements()))?;
         copy.ok_or_else(|| OpError::input("images too large for another copy"))
+    }
+}
+
+/// Images in blocks that are still to be multiplied by one value for each of their channels, because whoever reads them
+/// can do so on the way.
+#[derive(Debug, Clone)]
+pub struct Gated {
+    pub(crate) images: Blocked,
+    /// f32, `[batch, channels, 1, 1]`.
+    pub(crate) gate: Tensor,
+}
+
+impl Gated {
+    /// The products.
+    fn multiplied(self, ctx: &RunCtx<'_>) -> Result<Blocked, OpError> {
+        self.images.gated(ctx, Binary::Mul, &self.gate)
     }
 }
 
@@ -179,10 +224,24 @@ pub enum Role {
     Ends,
 }
 
+/// How a result in blocks is best given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Zeros around each image.
+    pub border: usize,
+    /// Whether all who read it take gates.
+    pub gated: bool,
+}
+
 /// An operator that knows images in blocks of channels.
 pub trait Blockwise {
     /// What it does with them.
     fn role(&self) -> Role;
+
+    /// Whether operand 0 may be [`Gated`].
+    fn takes_gates(&self) -> bool {
+        false
+    }
 
     /// Makes ready for runs in blocks; `constants` are the operands that are constant.
     ///
@@ -193,14 +252,13 @@ pub trait Blockwise {
         Ok(())
     }
 
-    /// As [`crate::Op::run_tail`], on values of any layout. The result may be in blocks, best with a border of `to` zeros,
-    /// where that is given.
+    /// As [`crate::Op::run_tail`], on values of any layout. The result may be in blocks where there is a `to`.
     fn run_blocked(
         &self,
         ctx: &RunCtx<'_>,
         operands: Vec<Option<Value>>,
         tail: &[Tail],
-        to: Option<usize>,
+        to: Option<Wanted>,
     ) -> Result<(Value, usize), OpError>;
 }
 

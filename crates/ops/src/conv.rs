@@ -8,7 +8,7 @@ use isobit_tensor::{DType, Datum, Tensor};
 
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
-use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
+use crate::blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, run_plain};
 use crate::tail::{Tail, absorb, absorb_blocked};
 use crate::taps::{Axis, Taps};
 use crate::window::{Geometry, Window, two};
@@ -61,6 +61,8 @@ pub(crate) struct Conv {
     filters: Option<Filters>,
     /// Where it can be computed in blocks of channels: how far windows reach beyond the image, as far as attributes say.
     border: Option<usize>,
+    /// Whether its windows are single pixels, of all channels.
+    pixels: bool,
 }
 
 /// Furthest that windows may reach beyond an image in blocks.
@@ -83,7 +85,11 @@ impl Conv {
             });
         let border = ctx.constant(1).filter(|_| in_blocks).map(|w| window.reach(&w.shape()[2..]));
         let border = border.filter(|&b| b <= FURTHEST);
-        Ok(Self { window, groups, filters, border })
+        let pixels = groups == 1
+            && border == Some(0)
+            && ctx.constant(1).is_some_and(|w| w.shape()[2..] == [1, 1])
+            && window.is_dense();
+        Ok(Self { window, groups, filters, border, pixels })
     }
 
     /// The geometry, from extents that may be unknown.
@@ -241,6 +247,10 @@ impl Blockwise for Conv {
         Role::Makes { border: self.border.unwrap_or(0) }
     }
 
+    fn takes_gates(&self) -> bool {
+        self.pixels
+    }
+
     fn prepare(&self, constants: &[Option<Tensor>], packs: &dyn Packs) -> Result<(), OpError> {
         let (Some(filters), Some(Some(w))) = (&self.filters, constants.get(1)) else { return Ok(()) };
         if let &[m, channels, height, width] = w.shape() {
@@ -255,12 +265,12 @@ impl Blockwise for Conv {
         ctx: &RunCtx<'_>,
         operands: Vec<Option<Value>>,
         tail: &[Tail],
-        to: Option<usize>,
+        to: Option<Wanted>,
     ) -> Result<(Value, usize), OpError> {
         let given = |i: usize| operands.get(i).and_then(Option::as_ref);
         let tensor = |i: usize| given(i).and_then(Value::as_tensor);
         let shape = match given(0) {
-            Some(Value::Blocked(b)) => b.shape().to_vec(),
+            Some(Value::Blocked(images) | Value::Gated(Gated { images, .. })) => images.shape().to_vec(),
             Some(Value::Datum(Datum::Tensor(t))) if to.is_some() && t.dtype() == DType::F32 => {
                 t.shape().to_vec()
             }
@@ -281,7 +291,7 @@ impl Conv {
         ctx: &RunCtx<'_>,
         (x, x_shape, w, b): (&Value, &[usize], &Tensor, Option<&Value>),
         tail: &[Tail],
-        to: Option<usize>,
+        to: Option<Wanted>,
     ) -> Result<Option<(Value, usize)>, OpError> {
         let filters = w.shape().first().copied().unwrap_or(0);
         let bias = match b.map(Value::as_tensor) {
@@ -303,11 +313,19 @@ impl Conv {
         let (epilogue, done) = absorb_blocked(epilogue, &shape, tail);
         let source = match x {
             Value::Blocked(x) => Source::Blocked(*x.layout(), x.elements()),
+            Value::Gated(Gated { images, gate }) if blocked::takes_gates(&c) => {
+                Source::Gated(*images.layout(), images.elements(), gate.as_slice()?)
+            }
             Value::Datum(Datum::Tensor(t)) => Source::Planes(t.as_slice()?),
-            Value::Datum(_) => return Ok(None),
+            _ => return Ok(None),
         };
         let w = packed.blocks(ctx.exec, &Weights::of(&c), w.as_slice()?);
-        let layout = Blocks { batch: c.batch, channels: filters, size: c.output, border: to.unwrap_or(0) };
+        let layout = Blocks {
+            batch: c.batch,
+            channels: filters,
+            size: c.output,
+            border: to.map_or(0, |to| to.border),
+        };
         let y = Blocked::make(ctx.memory, layout, |y| {
             blocked::conv2d(ctx.exec, &c, source, w, &epilogue, &layout, y);
         })?;

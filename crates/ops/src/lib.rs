@@ -86,7 +86,7 @@ mod typed;
 mod unary;
 mod window;
 
-pub use blocked::{Blocked, Blockwise, Role, Value, plain};
+pub use blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, plain};
 pub use build::BuildCtx;
 pub use error::{Code, OpError};
 pub use fact::Fact;

@@ -29,6 +29,12 @@ impl Memory {
         Ok(recycle::take(n).unwrap_or_else(|| vec![T::default(); n]))
     }
 
+    /// A buffer of at least `n` elements of unspecified content, within the limit on a tensor's bytes.
+    pub(crate) fn at_least(&self, n: usize) -> Result<Vec<f32>, OpError> {
+        self.check::<f32>(&[n])?;
+        Ok(recycle::at_least(n).unwrap_or_else(|| vec![0.0; n]))
+    }
+
     /// A buffer for a tensor of `shape` in which every element is `value`.
     pub fn filled<T: Element>(&self, shape: &[usize], value: T) -> Result<Vec<T>, OpError> {
         Ok(vec![value; self.check::<T>(shape)?])

@@ -8,7 +8,7 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
-use crate::blocked::{Blocked, Blockwise, Role, Value, run_plain};
+use crate::blocked::{Blocked, Blockwise, Role, Value, Wanted, run_plain};
 use crate::number::Number;
 use crate::window::{Geometry, Window, two};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx, Tail};
@@ -180,9 +180,9 @@ impl Blockwise for Pool {
         ctx: &RunCtx<'_>,
         operands: Vec<Option<Value>>,
         tail: &[Tail],
-        to: Option<usize>,
+        to: Option<Wanted>,
     ) -> Result<(Value, usize), OpError> {
-        if let ([Some(Value::Blocked(x))], Some(border)) = (&operands[..], to) {
+        if let ([Some(Value::Blocked(x))], Some(border)) = (&operands[..], to.map(|to| to.border)) {
             let g = self.geometry(&known(&x.shape()))?;
             let output = settled(g.output.clone())?;
             let [batch, channels, ..] = x.shape();
@@ -373,7 +373,7 @@ impl Blockwise for Global {
         ctx: &RunCtx<'_>,
         operands: Vec<Option<Value>>,
         tail: &[Tail],
-        _: Option<usize>,
+        _: Option<Wanted>,
     ) -> Result<(Value, usize), OpError> {
         let [Some(Value::Blocked(x))] = &operands[..] else { return run_plain(self, ctx, operands, tail) };
         let [batch, channels, ..] = x.shape();

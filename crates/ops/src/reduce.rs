@@ -8,7 +8,7 @@ use isobit_tensor::{DType, Element, Tensor};
 
 use crate::arith::{floats, narrow, widen};
 use crate::axes::{axes, bounded, fact, given, ints, known_ints};
-use crate::blocked::{Blockwise, Role, Value, run_plain};
+use crate::blocked::{Blockwise, Role, Value, Wanted, run_plain};
 use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
@@ -157,7 +157,7 @@ impl Blockwise for Reduce {
         ctx: &RunCtx<'_>,
         operands: Vec<Option<Value>>,
         tail: &[Tail],
-        _: Option<usize>,
+        _: Option<Wanted>,
     ) -> Result<(Value, usize), OpError> {
         if let Some(Some(Value::Blocked(x))) = operands.first() {
             let axes = operands.get(1).and_then(Option::as_ref).and_then(Value::as_tensor);

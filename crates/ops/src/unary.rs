@@ -8,7 +8,7 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{number, through_f32};
 use crate::axes::fact;
-use crate::blocked::{Blockwise, Role, Value, run_plain};
+use crate::blocked::{Blockwise, Role, Value, Wanted, run_plain};
 use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
@@ -148,10 +148,10 @@ impl Blockwise for Map {
         ctx: &RunCtx<'_>,
         operands: Vec<Option<Value>>,
         tail: &[Tail],
-        to: Option<usize>,
+        to: Option<Wanted>,
     ) -> Result<(Value, usize), OpError> {
         let y = match (&operands[..], to) {
-            ([Some(Value::Blocked(x))], Some(to)) => x.map(ctx, to, |exec, layout, y| {
+            ([Some(Value::Blocked(x))], Some(to)) => x.map(ctx, to.border, |exec, layout, y| {
                 blocked::unary(exec, self.0, x.layout(), x.elements(), layout, y);
             })?,
             _ => None,

@@ -72,6 +72,11 @@ impl Window {
         })
     }
 
+    /// Whether windows begin at every place.
+    pub(crate) fn is_dense(&self) -> bool {
+        self.strides.iter().flatten().all(|&s| s == 1)
+    }
+
     /// How far windows of `kernel` reach beyond an image of any extents, where their pads or their rule say.
     pub(crate) fn reach(&self, kernel: &[usize]) -> usize {
         let span = |(d, k): (usize, &usize)| {

@@ -4,15 +4,15 @@
 //! A layout changes no result and no account.
 
 use isobit_graph::{Graph, ValueId};
-use isobit_ops::{Blockwise, Role};
+use isobit_ops::{Blockwise, Role, Wanted};
 
 use crate::fuse::{Link, Uses, result};
 use crate::program::Step;
 
 /// The layout of a graph's values.
 pub(crate) struct Layout {
-    /// For each step, the border that its result (or that of its whole tail) is best given, where that is to be in blocks.
-    pub(crate) borders: Vec<Option<usize>>,
+    /// For each step, how its result (or that of its whole tail) is best given, where that is to be in blocks.
+    pub(crate) wanted: Vec<Option<Wanted>>,
     /// For each value, whether it is to be in blocks.
     inside: Vec<bool>,
 }
@@ -21,7 +21,7 @@ impl Layout {
     /// Whether a step is to read or make images in blocks.
     pub(crate) fn in_blocks(&self, graph: &Graph, step: usize) -> bool {
         let mut operands = graph.nodes[step].inputs.iter().flatten();
-        self.borders[step].is_some() || operands.any(|v| self.inside[v.0 as usize])
+        self.wanted[step].is_some() || operands.any(|v| self.inside[v.0 as usize])
     }
 }
 
@@ -35,13 +35,13 @@ pub(crate) fn layout(
 ) -> Layout {
     let roles = Roles { graph, steps, folded, uses };
     let inside = roles.inside();
-    let border = |step: usize| {
+    let wanted = |step: usize| {
         let first = roles.result(step).filter(|v| inside[v.0 as usize])?;
         let last = tails[step].last().and_then(|link| link.steps.last());
         let v = last.map_or(Some(first), |&(s, _)| roles.result(s))?;
-        inside[v.0 as usize].then(|| roles.border(v))
+        inside[v.0 as usize].then(|| roles.wanted(v))
     };
-    Layout { borders: (0..steps.len()).map(border).collect(), inside }
+    Layout { wanted: (0..steps.len()).map(wanted).collect(), inside }
 }
 
 struct Roles<'a> {
@@ -52,11 +52,15 @@ struct Roles<'a> {
 }
 
 impl Roles<'_> {
-    fn role(&self, step: usize) -> Option<Role> {
+    fn blockwise(&self, step: usize) -> Option<&dyn Blockwise> {
         match &self.steps[step] {
-            Step::Op(op) if self.folded[step].is_none() => op.blockwise().map(Blockwise::role),
+            Step::Op(op) if self.folded[step].is_none() => op.blockwise(),
             _ => None,
         }
+    }
+
+    fn role(&self, step: usize) -> Option<Role> {
+        self.blockwise(step).map(Blockwise::role)
     }
 
     /// The result of a step that can make blocks.
@@ -116,12 +120,19 @@ impl Roles<'_> {
         makes && !users.is_empty() && users.iter().all(takes)
     }
 
-    /// The widest border that a user of a value asks for.
-    fn border(&self, v: ValueId) -> usize {
+    /// The widest border that a user of a value asks for, and whether all of them take gates.
+    fn wanted(&self, v: ValueId) -> Wanted {
         let asked = |&(s, _): &(usize, usize)| match self.role(s) {
             Some(Role::Makes { border }) => border,
             _ => 0,
         };
-        self.uses.of(v).iter().map(asked).max().unwrap_or(0)
+        let users = self.uses.of(v);
+        let takes_gates = |&(s, operand): &(usize, usize)| {
+            operand == 0 && self.blockwise(s).is_some_and(Blockwise::takes_gates)
+        };
+        Wanted {
+            border: users.iter().map(asked).max().unwrap_or(0),
+            gated: users.len() == 1 && users.iter().all(takes_gates),
+        }
     }
 }

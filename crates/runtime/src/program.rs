@@ -7,7 +7,8 @@ use std::time::Instant;
 use isobit_graph::{Attr, Graph, Node, ValueId};
 use isobit_kernels::Exec;
 use isobit_ops::{
-    BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, Packs, RunCtx, Tail, Value, find, plain, takes_turned,
+    BuildCtx, Code, Fact, Inputs, Memory, Op, OpError, Packs, RunCtx, Tail, Value, Wanted, find, plain,
+    takes_turned,
 };
 use isobit_tensor::{DType, Datum, Tensor};
 
@@ -40,8 +41,8 @@ pub(crate) struct Program {
     pub(crate) taken: BTreeMap<ValueId, Fact>,
     /// What each step may do on its result, of the steps after it.
     tails: Vec<Vec<Link>>,
-    /// The border of each step's result that is to be in blocks of channels.
-    borders: Vec<Option<usize>>,
+    /// How each step's result is wanted that is to be in blocks of channels.
+    wanted: Vec<Option<Wanted>>,
 }
 
 /// Why a graph cannot be made ready.
@@ -105,7 +106,7 @@ impl Program {
             plan,
             taken: BTreeMap::new(),
             tails: Vec::new(),
-            borders: Vec::new(),
+            wanted: Vec::new(),
         };
         let uses = Uses::new(&program.graph);
         for step in 0..n {
@@ -118,7 +119,7 @@ impl Program {
         for step in (0..n).filter(|&step| layout.in_blocks(graph, step)) {
             program.prepare_blocks(step, packs).map_err(|error| BuildError::Step { step, error })?;
         }
-        program.borders = layout.borders;
+        program.wanted = layout.wanted;
         Ok(program)
     }
 
@@ -311,9 +312,8 @@ impl Program {
                     run.affords(op.cost(facts, &results))?;
                 }
                 let ctx = self.ctx(run, stream.wrapping_add(step as u64));
-                let border = self.borders[step];
-                let in_blocks =
-                    border.is_some() || operands.iter().flatten().any(|v| v.as_blocked().is_some());
+                let wanted = self.wanted[step];
+                let in_blocks = wanted.is_some() || operands.iter().flatten().any(Value::in_blocks);
                 let (results, links) = match op.blockwise().filter(|_| in_blocks) {
                     _ if done[step].is_some() => {
                         // An earlier step did this one: its operand is its result.
@@ -322,7 +322,13 @@ impl Program {
                         (vec![value.expect("a step that was done has its operand")], 0)
                     }
                     Some(op) => {
-                        let (result, links) = op.run_blocked(&ctx, operands, &tail, border).map_err(at)?;
+                        let operands = if op.takes_gates() {
+                            operands
+                        } else {
+                            let settle = |v: Option<Value>| v.map(|v| v.settled(&ctx)).transpose();
+                            operands.into_iter().map(settle).collect::<Result<_, _>>().map_err(at)?
+                        };
+                        let (result, links) = op.run_blocked(&ctx, operands, &tail, wanted).map_err(at)?;
                         (vec![result], links)
                     }
                     None => {
@@ -356,7 +362,7 @@ impl Program {
 
     /// What a step may do on its result, with the values it takes; up to the first that is no tensor.
     fn tail(&self, step: usize, values: &[Option<Value>]) -> Vec<Tail> {
-        let is_tensor = |v: &&Value| v.as_tensor().is_some() || v.as_blocked().is_some();
+        let is_tensor = |v: &&Value| matches!(v, Value::Blocked(_)) || v.as_tensor().is_some();
         let action = |link: &Link| match link.action {
             Action::Unary(f) => Some(Tail::Unary(f)),
             Action::Add(v) => {

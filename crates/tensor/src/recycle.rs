@@ -73,7 +73,18 @@ pub(crate) fn give(buffer: Vec<f32>) {
 /// A buffer of `n` elements of unspecified content, if `T` is f32 and one is kept that is not much too large: the one that was
 /// dropped last, as it is the warmest.
 pub fn take<T: 'static>(n: usize) -> Option<Vec<T>> {
-    if n < SHORTEST || TypeId::of::<T>() != TypeId::of::<f32>() {
+    if TypeId::of::<T>() != TypeId::of::<f32>() {
+        return None;
+    }
+    let mut buffer = at_least(n)?;
+    buffer.truncate(n);
+    let buffer: &mut dyn Any = &mut buffer;
+    buffer.downcast_mut::<Vec<T>>().map(std::mem::take)
+}
+
+/// As [`take`], with as many elements more as it has: one that is cut short would have to be filled before it is long again.
+pub fn at_least(n: usize) -> Option<Vec<f32>> {
+    if n < SHORTEST {
         return None;
     }
     let mut buffer = SPARE.with_borrow_mut(|spare| {
@@ -84,13 +95,14 @@ pub fn take<T: 'static>(n: usize) -> Option<Vec<T>> {
         let best = whole.or_else(|| list.iter().rposition(fits))?;
         Some(list.remove(best))
     })?;
-    buffer.resize(n, 0.0);
+    if buffer.len() < n {
+        buffer.resize(n, 0.0);
+    }
     if cfg!(debug_assertions) {
         // Whoever reads before writing shall notice.
         buffer.fill(f32::from_bits(0x7fc0_dead));
     }
-    let buffer: &mut dyn Any = &mut buffer;
-    buffer.downcast_mut::<Vec<T>>().map(std::mem::take)
+    Some(buffer)
 }
 
 /// A copy of `x`, in a kept buffer where there is one.

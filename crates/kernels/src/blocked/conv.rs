@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use super::tile::{self, Tile};
-use super::{Blocks, Epilogue, LANES, depthwise};
+use super::{Blocks, Epilogue, LANES, ROW, depthwise, repeated};
 use crate::conv::Conv2d;
+use crate::elementwise::{Binary, many_many};
 use crate::gemm::{View, pack_transposed};
 use crate::math::{self, Unary};
 use crate::shared::Shared;
@@ -14,6 +15,8 @@ use crate::{Exec, KernelSet, Panels, scratch};
 const STEPS: usize = 512;
 /// Elements of the image that stay in the second-level cache while the panels of filters pass by.
 const BAND: usize = 3 << 16;
+/// The same of a copy that is made on the way.
+const COPIED: usize = 1 << 16;
 
 /// Elements of a result after which a function is applied to them.
 pub(super) const ACTIVATED: usize = 1 << 12;
@@ -25,6 +28,9 @@ const AHEAD: usize = 4;
 pub enum Source<'a> {
     /// In blocks.
     Blocked(Blocks, &'a [f32]),
+    /// In blocks, each channel of each image to be multiplied by a value of its own, rounded: `[batch][channels]`. For the
+    /// convolutions that take gates ([`takes_gates`]).
+    Gated(Blocks, &'a [f32], &'a [f32]),
     /// In planes: `[batch][channels][height][width]`.
     Planes(&'a [f32]),
 }
@@ -41,6 +47,8 @@ pub(super) struct Input<'a> {
     pixel: usize,
     /// The first tap of the first window.
     origin: usize,
+    /// What each channel of each image is still to be multiplied by.
+    gate: Option<&'a [f32]>,
 }
 
 /// How far windows reach beyond the image, on any side.
@@ -52,12 +60,24 @@ pub fn reach(c: &Conv2d) -> usize {
     c.pads[0].max(c.pads[1]).max(after(0)).max(after(1))
 }
 
+/// Whether a convolution can multiply channels by gates as it reads them: its windows are pixels.
+pub fn takes_gates(c: &Conv2d) -> bool {
+    c.groups == 1 && c.kernel == [1, 1] && c.strides == [1, 1] && c.pads == [0, 0] && c.input == c.output
+}
+
 impl<'a> Input<'a> {
     /// The windows of `x`, which lie in `x` itself or in a copy with zeros around it, which `copy` then holds.
     pub(super) fn new(exec: Exec<'_>, c: &Conv2d, x: Source<'a>, copy: &'a mut Vec<f32>) -> Self {
         let border = reach(c);
+        let gate = match x {
+            Source::Gated(_, _, gate) => {
+                assert!(takes_gates(c) && gate.len() == c.batch * c.channels);
+                Some(gate)
+            }
+            _ => None,
+        };
         let input = match x {
-            Source::Blocked(from, x) => {
+            Source::Blocked(from, x) | Source::Gated(from, x, _) => {
                 assert!(from.holds(x) && from.batch == c.batch && from.channels == c.channels);
                 assert_eq!(from.size, c.input);
                 let to = Blocks { border: border.max(from.border), ..from };
@@ -70,7 +90,7 @@ impl<'a> Input<'a> {
                 };
                 let origin = (to.border - c.pads[0]) * to.row() + (to.border - c.pads[1]) * LANES;
                 let image = to.blocks() * to.block();
-                Self { x, lanes: LANES, image, block: to.block(), row: to.row(), pixel: LANES, origin }
+                Self { x, lanes: LANES, image, block: to.block(), row: to.row(), pixel: LANES, origin, gate }
             }
             Source::Planes(x) => {
                 let ([h, w], planes) = (c.input, c.batch * c.channels);
@@ -92,7 +112,7 @@ impl<'a> Input<'a> {
                     }
                 });
                 let origin = (border - c.pads[0]) * row + border - c.pads[1];
-                Self { x: copy, lanes: 1, image: c.channels * block, block, row, pixel: 1, origin }
+                Self { x: copy, lanes: 1, image: c.channels * block, block, row, pixel: 1, origin, gate }
             }
         };
         // Everything that a tile reads is in bounds from here on.
@@ -319,7 +339,7 @@ impl<'a> Product<'a> {
             cut([rows, panels], self.c.output[1], self.gc * self.taps.len(), self.gc, threads)
         };
         exec.pool().for_each(row_parts * panel_parts, &|piece| {
-            let (i, j) = (piece % row_parts, piece / row_parts);
+            let (i, j) = (piece / panel_parts, piece % panel_parts);
             let part = |i: usize, parts: usize, n: usize| i * n / parts..(i + 1) * n / parts;
             self.part(part(i, row_parts, rows), part(j, panel_parts, panels), y);
         });
@@ -331,17 +351,20 @@ impl<'a> Product<'a> {
         let per_chunk = (STEPS / self.taps.len() / lanes).max(1);
         let groups = self.gc.div_ceil(lanes);
         let per_row = c.strides[0] * self.input.row * per_chunk.min(groups);
-        let band = (BAND / per_row.max(1)).max(2);
+        let most = if self.input.gate.is_some() { COPIED } else { BAND };
+        let band = (most / per_row.max(1)).max(2);
+        let mut gated = scratch::take();
         let pairs = tile::takes_two_rows(self.set, c.output[1], self.input.step(c));
         for first in rows.clone().step_by(band) {
             let rows = first..rows.end.min(first + band);
             for chunk in (0..groups).step_by(per_chunk) {
                 let chunk = chunk..groups.min(chunk + per_chunk);
+                let copy = self.input.gate.map(|gate| self.multiply(gate, &rows, &chunk, &mut gated));
                 for panel in panels.clone() {
                     let (mut row, mut waiting) = (rows.start, rows.start);
                     while row < rows.end {
                         let two = pairs && row % c.output[0] + 1 < c.output[0] && row + 1 < rows.end;
-                        self.row(row, two, panel, chunk.clone(), row - rows.start, y);
+                        self.row((row, two), panel, chunk.clone(), row - rows.start, copy.as_ref(), y);
                         row += 1 + usize::from(two);
                         // While the results are near.
                         let many = (row - waiting) * c.output[1] * self.nr >= ACTIVATED;
@@ -353,6 +376,34 @@ impl<'a> Product<'a> {
                 }
             }
         }
+        scratch::give(gated);
+    }
+
+    /// Rows of some groups of channels, times their gates.
+    fn multiply<'g>(
+        &self,
+        gate: &[f32],
+        rows: &Range<usize>,
+        chunk: &Range<usize>,
+        gated: &'g mut Vec<f32>,
+    ) -> Gated<'g> {
+        let (c, width) = (self.c, self.c.output[1] * LANES);
+        let gated = scratch::sized(gated, rows.len() * chunk.len() * width);
+        for (group, to) in chunk.clone().zip(gated.chunks_exact_mut(rows.len() * width)) {
+            let lanes = LANES.min(c.channels - group * LANES);
+            let (mut image, mut gates) = (usize::MAX, [0.0; ROW]);
+            for (row, to) in rows.clone().zip(to.chunks_exact_mut(width)) {
+                let (n, h) = (row / c.output[0], row % c.output[0]);
+                if n != image {
+                    (image, gates) = (n, repeated(&gate[n * c.channels + group * LANES..][..lanes]));
+                }
+                let x = &self.input.x[self.input.at(c, n, group, h)..][..width];
+                for (x, to) in x.chunks(ROW).zip(to.chunks_mut(ROW)) {
+                    many_many(self.set, Binary::Mul, x, &gates, to);
+                }
+            }
+        }
+        Gated { x: gated, block: rows.len() * width }
     }
 
     /// The blocks of a panel's filters.
@@ -361,8 +412,16 @@ impl<'a> Product<'a> {
         self.first[1] + from / LANES..self.first[1] + to.div_ceil(LANES)
     }
 
-    /// One row of one panel, or two: some groups of channels.
-    fn row(&self, row: usize, two: bool, panel: usize, chunk: Range<usize>, nth: usize, y: &Shared<'_, f32>) {
+    /// One row of one panel, or two: some groups of channels. It is the `nth` of the band, of which there may be a `copy`.
+    fn row(
+        &self,
+        (row, two): (usize, bool),
+        panel: usize,
+        chunk: Range<usize>,
+        nth: usize,
+        copy: Option<&Gated<'_>>,
+        y: &Shared<'_, f32>,
+    ) {
         let (c, to, lanes, taps) = (self.c, self.to, self.input.lanes, self.taps.len());
         let (n, h, blocks) = (row / c.output[0], row % c.output[0], self.blocks(panel));
         let width = blocks.len() * LANES;
@@ -412,7 +471,11 @@ impl<'a> Product<'a> {
             let end = layout.at(n, blocks.end - 1, last_row) + c.output[1] * LANES;
             add = Some(&x[layout.at(n, blocks.start, h)..end]);
         }
-        let windows = &self.input.x[self.input.at(c, n, self.first[0] + chunk.start, h)..];
+        let mut windows = &self.input.x[self.input.at(c, n, self.first[0] + chunk.start, h)..];
+        if let Some(copy) = copy {
+            windows = &copy.x[nth * c.output[1] * LANES..];
+            (t.a_block, t.a_row) = (copy.block, c.output[1] * LANES);
+        }
         for w in (0..c.output[1]).step_by(self.mr) {
             let mr = self.mr.min(c.output[1] - w);
             // Each of the first tiles asks for its part of the next panel.
@@ -434,6 +497,13 @@ impl<'a> Product<'a> {
             activate(self.set, f, self.to, self.c.output[0], rows.clone(), block, y);
         }
     }
+}
+
+/// A band's rows of some groups of channels, without anything between them, times their gates.
+struct Gated<'a> {
+    x: &'a [f32],
+    /// From group to group.
+    block: usize,
 }
 
 /// Applies `f` to rows of a block, counted through all images. Where it leaves +0 alone, the border between rows goes with

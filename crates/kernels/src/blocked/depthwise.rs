@@ -19,31 +19,22 @@ pub(super) fn depthwise(
 ) {
     let (set, [height, width]) = (exec.set(), c.output);
     let taps = input.taps(c);
-    let count = c.batch * to.blocks();
     assert_eq!(w.len(), to.blocks() * LANES * taps.len());
     let most = tile::pixels(set, input.step(c));
     let mr = width.div_ceil(width.div_ceil(most));
     let activation = epilogue.activation.filter(|&f| f != Unary::Relu);
     let relu = epilogue.activation == Some(Unary::Relu);
     let shared = Shared::new(y);
-    let threads = exec.pool().threads();
-    // Pieces are rows of all blocks, counted through.
-    let rows = count * height;
-    let pieces = if rows * width * taps.len() < 1 << 11 { 1 } else { rows.min(4 * threads) };
-    let pieces = if threads == 1 { 1 } else { pieces };
     let per_go = (ACTIVATED / (width * LANES)).max(1);
-    exec.pool().for_each(pieces, &|piece| {
-        let (mut at, end) = (piece * rows / pieces, (piece + 1) * rows / pieces);
-        while at < end {
-            let (i, h) = (at / height, at % height);
-            let (n, b) = (i / to.blocks(), i % to.blocks());
-            let go = (height - h).min(end - at).min(per_go);
-            let bias = epilogue.bias.map(|bias| &bias[b * LANES..][..LANES]);
-            let w = &w[b * LANES * taps.len()..][..LANES * taps.len()];
-            for h in h..h + go {
+    to.in_parts(exec, c.batch * to.blocks() * LANES * height * width * taps.len() / 2, |n, b, rows| {
+        let bias = epilogue.bias.map(|bias| &bias[b * LANES..][..LANES]);
+        let w = &w[b * LANES * taps.len()..][..LANES * taps.len()];
+        for first in rows.clone().step_by(per_go) {
+            let rows = first..rows.end.min(first + per_go);
+            for h in rows.clone() {
                 let windows = &input.x[input.at(c, n, b, h)..];
                 let add = epilogue.add.as_ref().map(|(layout, x)| layout.row_of(x, n, b, h));
-                // SAFETY: this row of this block belongs to this piece alone.
+                // SAFETY: this row of this block belongs to this call alone.
                 let y = unsafe { shared.slice(to.at(n, b, h), width * LANES) };
                 for first in (0..width).step_by(mr) {
                     let mr = mr.min(width - first);
@@ -63,10 +54,8 @@ pub(super) fn depthwise(
                 }
             }
             if let Some(f) = activation {
-                let row = n * height + h;
-                activate(set, f, to, height, row..row + go, b, &shared);
+                activate(set, f, to, height, n * height + rows.start..n * height + rows.end, b, &shared);
             }
-            at += go;
         }
     });
 }

@@ -10,10 +10,10 @@ mod pool;
 #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code, unused))]
 mod tile;
 
-pub use conv::{Source, Weights, conv2d, fits, held, pack, reach};
+pub use conv::{Source, Weights, conv2d, fits, held, pack, reach, takes_gates};
 pub use pool::{global_mean, max_pool};
 
-use isobit_numerics as num;
+use std::ops::Range;
 
 use crate::dispatch::multiversion;
 use crate::elementwise::Binary;
@@ -23,6 +23,9 @@ use crate::{Exec, KernelSet};
 
 /// Channels of a block.
 pub const LANES: usize = 16;
+
+/// Rows that a thread must have where threads share rows.
+const ROWS: usize = 7;
 
 /// Where the elements of images lie. The lanes past the last channel are there and have no meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,69 +77,57 @@ impl Blocks {
         self.elements() == Some(x.len())
     }
 
-    /// Writes the zeros of the border of block `b` of image `n`, which begins `y`.
-    fn clear_border(&self, y: &mut [f32]) {
-        let ([h, w], border, row) = (self.size, self.border, self.row());
-        if border == 0 {
-            return;
+    /// Calls `f(n, b, rows)` with rows of blocks of images that together are all there is, on the pool. Threads share the rows
+    /// of all images, as they do in a convolution, so that what one of them has made is in its own cache when it reads it; where
+    /// there are too few rows, they share the blocks. `work` is what all of it costs, in elements.
+    fn in_parts(&self, exec: Exec<'_>, work: usize, f: impl Fn(usize, usize, Range<usize>) + Sync) {
+        let (height, blocks, threads) = (self.size[0], self.blocks(), exec.pool().threads());
+        let rows = self.batch * height;
+        let most = if threads == 1 || work < 1 << 14 { 1 } else { 4 * threads };
+        let by_rows = rows >= ROWS * threads;
+        let pieces = most.min(if by_rows { rows } else { blocks });
+        exec.pool().for_each(pieces, &|piece| {
+            let part = |n: usize| piece * n / pieces..(piece + 1) * n / pieces;
+            let (rows, blocks) = if by_rows { (part(rows), 0..blocks) } else { (0..rows, part(blocks)) };
+            for n in rows.start / height..rows.end.div_ceil(height) {
+                let own = |row: usize| row.clamp(n * height, (n + 1) * height) - n * height;
+                for b in blocks.clone() {
+                    f(n, b, own(rows.start)..own(rows.end));
+                }
+            }
+        });
+    }
+
+    /// Calls `f(n, b, h, row)` for each row of each block of each image, without its border, once that is zeros; on the pool.
+    fn each_row(&self, exec: Exec<'_>, y: &mut [f32], f: impl Fn(usize, usize, usize, &mut [f32]) + Sync) {
+        assert!(self.holds(y));
+        let ([height, width], border, len) = (self.size, self.border, self.row());
+        if height == 0 {
+            return y.fill(0.0);
         }
-        let y = &mut y[..self.block()];
-        y[..border * row + border * LANES].fill(0.0);
-        for r in 0..h {
-            let end = (border + r) * row + (border + w) * LANES;
-            let next = if r + 1 < h { end + 2 * border * LANES } else { self.block() };
-            y[end..next].fill(0.0);
-        }
-        if h == 0 {
-            y.fill(0.0);
-        }
+        let work = y.len();
+        let y = Shared::new(y);
+        self.in_parts(exec, work, |n, b, rows| {
+            for h in rows {
+                // The row with its border, and with the rows above and below that nobody else has.
+                let above = if h == 0 { border } else { 0 };
+                let below = if h + 1 == height { border } else { 0 };
+                let from = self.start(n, b) + (h + border - above) * len;
+                // SAFETY: these rows of this block belong to this call alone.
+                let all = unsafe { y.slice(from, (above + 1 + below) * len) };
+                let (before, inside) = (above * len + border * LANES, width * LANES);
+                all[..before].fill(0.0);
+                all[before + inside..].fill(0.0);
+                f(n, b, h, &mut all[before..before + inside]);
+            }
+        });
     }
 
     /// Writes the zeros of all borders.
     fn clear_borders(&self, exec: Exec<'_>, y: &mut [f32]) {
-        let ([h, w], border) = (self.size, self.border);
-        let cleared = self.block() - h * w * LANES;
-        if cleared == 0 {
-            return;
+        if self.border > 0 {
+            self.each_row(exec, y, |_, _, _, _| ());
         }
-        let (count, len) = (self.batch * self.blocks(), self.block());
-        let pieces = if count * cleared < 1 << 15 { 1 } else { count.min(exec.pool().threads()) };
-        assert!(self.holds(y) && border > 0);
-        let y = Shared::new(y);
-        exec.pool().for_each(pieces, &|piece| {
-            for i in piece * count / pieces..(piece + 1) * count / pieces {
-                // SAFETY: block i belongs to this piece alone.
-                self.clear_border(unsafe { y.slice(i * len, len) });
-            }
-        });
-    }
-
-    /// Calls `f(n, b, y)` for each block of each image with its elements, on the pool, once their border is zeros.
-    fn each(&self, exec: Exec<'_>, y: &mut [f32], f: impl Fn(usize, usize, &mut [f32]) + Sync) {
-        assert!(self.holds(y));
-        let (count, len) = (self.batch * self.blocks(), self.block());
-        if len == 0 {
-            return;
-        }
-        let y = Shared::new(y);
-        let pieces = if count * len < 1 << 14 { 1 } else { count.min(4 * exec.pool().threads()) };
-        exec.pool().for_each(pieces, &|piece| {
-            for i in piece * count / pieces..(piece + 1) * count / pieces {
-                // SAFETY: block i belongs to this piece alone.
-                let y = unsafe { y.slice(i * len, len) };
-                self.clear_border(y);
-                f(i / self.blocks(), i % self.blocks(), y);
-            }
-        });
-    }
-
-    /// As [`Blocks::each`] for each row, without its border: `f(n, b, h, row)`.
-    fn each_row(&self, exec: Exec<'_>, y: &mut [f32], f: impl Fn(usize, usize, usize, &mut [f32]) + Sync) {
-        self.each(exec, y, |n, b, y| {
-            for h in 0..self.size[0] {
-                f(n, b, h, &mut y[self.at(0, 0, h)..][..self.size[1] * LANES]);
-            }
-        });
     }
 
     fn row_of<'a>(&self, x: &'a [f32], n: usize, b: usize, h: usize) -> &'a [f32] {
@@ -252,22 +243,24 @@ pub fn gate(exec: Exec<'_>, f: Binary, layout: &Blocks, x: &mut [f32], gate: &[f
     assert_eq!(gate.len(), layout.batch * layout.channels);
     layout.each_row(exec, x, |n, b, _, row| {
         let lanes = LANES.min(layout.channels - b * LANES);
-        let mut gates = [0.0; LANES];
-        gates[..lanes].copy_from_slice(&gate[n * layout.channels + b * LANES..][..lanes]);
-        gate_row(exec.set(), f, &gates, row);
+        let gates = repeated(&gate[n * layout.channels + b * LANES..][..lanes]);
+        for x in row.chunks_mut(ROW) {
+            crate::elementwise::in_place_many(exec.set(), f, x, &gates, false);
+        }
     });
 }
 
-multiversion! {
-    fn gate_row(f: Binary, gate: &[f32; LANES], x: &mut [f32]) {
-        crate::elementwise::by_operation!(f, op => {
-            for x in x.chunks_exact_mut(LANES) {
-                for i in 0..LANES {
-                    x[i] = op(x[i], gate[i]);
-                }
-            }
-        });
+/// Elements of a row that is good to work on.
+const ROW: usize = 16 * LANES;
+
+/// One value a channel as a row of pixels.
+fn repeated(channels: &[f32]) -> [f32; ROW] {
+    let (mut lanes, mut row) = ([0.0; LANES], [0.0; ROW]);
+    lanes[..channels.len()].copy_from_slice(channels);
+    for pixel in row.chunks_exact_mut(LANES) {
+        pixel.copy_from_slice(&lanes);
     }
+    row
 }
 
 /// Whether images in blocks are of use to a kernel set: the scalar one has the definition alone.

@@ -3,6 +3,8 @@
 
 use std::arch::x86_64::*;
 
+use isobit_numerics::elementary::sigmoid_fast;
+
 /// e^-x is computed for |x| below this; the definition does the others.
 const LIMIT: f32 = 40.0;
 /// The bound of the error, relative to the result: two roundings at 2^-37 and four at 2^-38 add up to half of it.
@@ -78,20 +80,22 @@ unsafe fn one_step<const TIMES_X: bool>(step: &mut [f32], definition: fn(f32) ->
             _mm512_storeu_ps(step.as_mut_ptr().add(16 * i), y);
         }
         if doubt != 0 {
-            settle(step, x, doubt, definition);
+            settle::<TIMES_X>(step, x, doubt, definition);
         }
     }
 }
 
-/// The definition, where it was in doubt.
+/// The program in f64, where it was in doubt, and the definition where that is.
 #[cold]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn settle(step: &mut [f32], x: Some512, mut doubt: u32, definition: fn(f32) -> f32) {
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
+fn settle<const TIMES_X: bool>(step: &mut [f32], x: Some512, mut doubt: u32, definition: fn(f32) -> f32) {
     // SAFETY: vectors are arrays of their elements.
     let x: [f32; STEP_LEN] = unsafe { std::mem::transmute(x) };
     while doubt != 0 {
         let i = doubt.trailing_zeros() as usize;
-        step[i] = definition(x[i]);
+        let (y, sure) = sigmoid_fast::<true>(x[i]);
+        let y = if TIMES_X { x[i] * y } else { y };
+        step[i] = if sure { y } else { definition(x[i]) };
         doubt &= doubt - 1;
     }
 }
