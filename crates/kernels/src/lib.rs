@@ -18,6 +18,7 @@ pub mod math;
 pub mod norm;
 mod packed;
 pub mod pool;
+pub mod recurrent;
 pub mod reduce;
 mod scratch;
 mod shared;

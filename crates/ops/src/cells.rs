@@ -137,18 +137,16 @@ pub(crate) struct State<'a, T> {
 }
 
 impl<T: Real> State<'_, T> {
-    /// `gates` holds Q of i, o, f, c.
+    /// `gates` holds P + Q of i, o, f, c.
     pub(crate) fn lstm(
         &mut self,
         ctx: &RunCtx<'_>,
         (functions, clip): (&[Activation], Option<f32>),
         gates: &mut [T],
-        projected: &[T],
         peepholes: &[T],
         coupled: bool,
     ) {
         let h = self.hidden.len();
-        add(gates, projected);
         let (i, rest) = gates.split_at_mut(h);
         let (o, rest) = rest.split_at_mut(h);
         let (f, c) = rest.split_at_mut(h);
@@ -168,18 +166,14 @@ impl<T: Real> State<'_, T> {
             functions[0].apply(ctx, clip, f);
         }
         functions[1].apply(ctx, clip, c);
-        for (n, cell) in self.cell.iter_mut().enumerate() {
-            *cell = f[n] * *cell + i[n] * c[n];
-        }
+        T::keep(ctx.exec, self.cell, f, i, c);
         if !peepholes.is_empty() {
             peep(o, &peepholes[h..2 * h], self.cell);
         }
         functions[0].apply(ctx, clip, o);
         self.scratch.copy_from_slice(self.cell);
         functions[2].apply(ctx, clip, self.scratch);
-        for ((hidden, o), &c) in self.hidden.iter_mut().zip(o).zip(&*self.scratch) {
-            *hidden = *o * c;
-        }
+        T::products(ctx.exec, o, self.scratch, self.hidden);
     }
 
     /// `gates` holds Q of z, r, n.
@@ -199,13 +193,6 @@ impl<T: Real> State<'_, T> {
             *n = projected[2 * h + i] + zr[h + i] * (*n + late[i]);
         }
         functions[1].apply(ctx, clip, n);
-        self.mix(&zr[..h], n);
-    }
-
-    /// ((1 - z) * n) + (z * H).
-    pub(crate) fn mix(&mut self, z: &[T], n: &[T]) {
-        for ((hidden, &z), &n) in self.hidden.iter_mut().zip(z).zip(n) {
-            *hidden = (T::ONE - z) * n + z * *hidden;
-        }
+        T::mix(ctx.exec, self.hidden, zr, n);
     }
 }

@@ -5,9 +5,10 @@ use std::borrow::Cow;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 use isobit_kernels::double::{self, Panels};
+use isobit_kernels::elementwise::{Binary, Operand, binary};
 use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
 use isobit_kernels::math::{Unary, unary_in_place};
-use isobit_kernels::{Exec, norm};
+use isobit_kernels::{Exec, norm, recurrent};
 use isobit_numerics as num;
 use isobit_tensor::{DType, Tensor};
 
@@ -55,7 +56,8 @@ pub(crate) trait Real:
     type Right: Send + Sync;
     /// A right side of `k` rows and `n` columns.
     fn right(exec: Exec<'_>, k: usize, n: usize, b: View<'_, Self>) -> Self::Right;
-    /// `c`, of rows of `n`, = the product of `a`, of `m` rows, and the right side, plus a bias a column.
+    /// `c`, of rows of `n`, = the product of `a`, of `m` rows, and the right side, plus a bias a column, plus `add`, which is
+    /// laid out as `c`.
     fn times_right(
         exec: Exec<'_>,
         m: usize,
@@ -63,7 +65,14 @@ pub(crate) trait Real:
         b: &Self::Right,
         c: &mut [Self],
         bias: Option<&[Self]>,
+        add: Option<&[Self]>,
     );
+    /// As [`recurrent::keep`].
+    fn keep(exec: Exec<'_>, state: &mut [Self], forget: &[Self], input: &[Self], candidate: &[Self]);
+    /// As [`recurrent::mix`].
+    fn mix(exec: Exec<'_>, state: &mut [Self], update: &[Self], candidate: &[Self]);
+    /// `y[i] = a[i] * b[i]`.
+    fn products(exec: Exec<'_>, a: &[Self], b: &[Self], y: &mut [Self]);
     /// `c`, of rows `stride` apart, = the product of `a` [m, k] and `b` [k, n].
     fn matmul(
         exec: Exec<'_>,
@@ -130,9 +139,19 @@ implement! {
         b: &PackedB,
         c: &mut [f32],
         bias: Option<&[f32]>,
+        add: Option<&[f32]>,
     ) {
-        let epilogue = Epilogue { bias: bias.map_or(Bias::None, Bias::Columns), ..Epilogue::default() };
-        gemm_packed(exec, m, a, b, c, b.n(), &epilogue);
+        let bias = bias.map_or(Bias::None, Bias::Columns);
+        gemm_packed(exec, m, a, b, c, b.n(), &Epilogue { bias, add, activation: None });
+    }
+    fn keep(exec: Exec<'_>, state: &mut [f32], forget: &[f32], input: &[f32], candidate: &[f32]) {
+        recurrent::keep(exec, state, forget, input, candidate);
+    }
+    fn mix(exec: Exec<'_>, state: &mut [f32], update: &[f32], candidate: &[f32]) {
+        recurrent::mix(exec, state, update, candidate);
+    }
+    fn products(exec: Exec<'_>, a: &[f32], b: &[f32], y: &mut [f32]) {
+        binary(exec, Binary::Mul, Operand::Full(a), Operand::Full(b), y.len().max(1), y);
     }
     fn matmul(
         exec: Exec<'_>,
@@ -166,12 +185,31 @@ implement! {
         b: &Panels,
         c: &mut [f64],
         bias: Option<&[f64]>,
+        add: Option<&[f64]>,
     ) {
         double::product(exec, m, a, b, c, b.n());
         if let Some(bias) = bias {
             for row in c.chunks_exact_mut(b.n().max(1)).take(m) {
                 row.iter_mut().zip(bias).for_each(|(c, b)| *c += b);
             }
+        }
+        if let Some(add) = add {
+            c[..m * b.n()].iter_mut().zip(add).for_each(|(c, a)| *c += a);
+        }
+    }
+    fn keep(_: Exec<'_>, state: &mut [f64], forget: &[f64], input: &[f64], candidate: &[f64]) {
+        for (((s, f), i), c) in state.iter_mut().zip(forget).zip(input).zip(candidate) {
+            *s = f * *s + i * c;
+        }
+    }
+    fn mix(_: Exec<'_>, state: &mut [f64], update: &[f64], candidate: &[f64]) {
+        for ((s, z), n) in state.iter_mut().zip(update).zip(candidate) {
+            *s = (1.0 - z) * n + z * *s;
+        }
+    }
+    fn products(_: Exec<'_>, a: &[f64], b: &[f64], y: &mut [f64]) {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            *y = a * b;
         }
     }
     fn matmul(

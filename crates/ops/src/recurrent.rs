@@ -1,4 +1,4 @@
-//! LSTM, GRU and RNN: what they share. For each direction P = chain(X, W) + bias is one product for all steps; then, step
+//! LSTM, GRU and RNN: what they share. For each direction P = chain(X, W) + bias is one product for many steps; then, step
 //! by step, Q = chain(H, R), and the cell (see `cells`) makes the next state of P and Q. An entry of the batch past its
 //! sequence's end keeps its state, and its output is zero. f64 computes in f64, the others in f32.
 
@@ -241,9 +241,6 @@ impl Recurrent {
         for (i, packed) in packed.iter().enumerate() {
             let own = &bias[i * 2 * rows..(i + 1) * 2 * rows];
             let (sums, late) = self.cell.biases(own, h);
-            let mut projected = ctx.memory.alloc::<T>(&[steps, batch, rows])?;
-            let view = View::row_major(&data[..], k);
-            T::times_right(ctx.exec, steps * batch, view, &packed.input, &mut projected, Some(&sums));
             let start = |s: &[T]| -> Vec<T> {
                 let at = |b: usize| if self.batch_first { (b * d + i) * h } else { (i * batch + b) * h };
                 (0..batch)
@@ -255,7 +252,8 @@ impl Recurrent {
                 op: self,
                 direction: i,
                 packed,
-                projected: &projected,
+                data: &data,
+                sums: &sums,
                 batch,
                 lengths: &lengths,
                 late,
@@ -298,13 +296,18 @@ const PARALLEL: usize = 1024;
 /// Entries of the batch that a thread must have to go through the steps with them by itself.
 const ENTRIES: usize = 2;
 
+/// Elements of P that are computed together: they stay in the second-level cache until their steps have used them.
+const PROJECTED: usize = 1 << 18;
+
 /// One direction's way through the steps.
 struct Walk<'a, T: Real> {
     op: &'a Recurrent,
     direction: usize,
     packed: &'a Packed<T>,
-    /// P, `[steps, batch, rows]`.
-    projected: &'a [T],
+    /// X, `[steps, batch, features]`.
+    data: &'a [T],
+    /// Added to P.
+    sums: &'a [T],
     batch: usize,
     lengths: &'a [usize],
     /// Added to the hidden gate's Q (GRU whose reset is last).
@@ -335,7 +338,7 @@ impl<T: Real> Walk<'_, T> {
     ) -> Result<(), OpError> {
         let (h, batch, threads) = (self.op.hidden, self.batch, ctx.exec.pool().threads());
         // What a step keeps must be within the limit on a tensor's bytes, however many share it.
-        ctx.memory.check::<T>(&[batch, self.packed.width.max(h)])?;
+        ctx.memory.check::<T>(&[batch, self.packed.width.max(h).max(self.op.rows())])?;
         let apart = threads > 1 && batch >= ENTRIES * threads && batch * h >= PARALLEL;
         let pieces = if apart { threads } else { 1 };
         let mut all = Vec::with_capacity(pieces);
@@ -367,6 +370,37 @@ impl<T: Real> Walk<'_, T> {
         results.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// P of some entries in some of their steps: `[steps, entries, rows]`. Past the end of a sequence it has no meaning.
+    fn project(
+        &self,
+        ctx: &RunCtx<'_>,
+        entries: &Range<usize>,
+        steps: Range<usize>,
+        gathered: &mut Vec<T>,
+        projected: &mut [T],
+    ) {
+        let (k, batch) = (self.packed.features, self.batch);
+        let (reverse, _) = self.op.directions[self.direction];
+        let x = if !reverse && entries.len() == batch {
+            &self.data[steps.start * batch * k..][..steps.len() * batch * k]
+        } else {
+            gathered.clear();
+            for s in steps.clone() {
+                for b in entries.clone() {
+                    let length = self.lengths[b];
+                    let at = if reverse { length.checked_sub(s + 1) } else { Some(s) };
+                    match at.filter(|&at| at < length) {
+                        Some(at) => gathered.extend(&self.data[(at * batch + b) * k..][..k]),
+                        None => gathered.resize(gathered.len() + k, T::ZERO),
+                    }
+                }
+            }
+            gathered
+        };
+        let (rows, view) = (steps.len() * entries.len(), View::row_major(x, k));
+        T::times_right(ctx.exec, rows, view, &self.packed.input, projected, Some(self.sums), None);
+    }
+
     fn go(&self, ctx: &RunCtx<'_>, steps: usize, entries: &mut Entries<'_, T>) -> Result<(), OpError> {
         let (h, rows) = (self.op.hidden, self.op.rows());
         let (first, count) = (entries.range.start, entries.range.len());
@@ -376,14 +410,23 @@ impl<T: Real> Walk<'_, T> {
         let mut kept = ctx.memory.alloc::<T>(&[count, h])?;
         let mut candidates = ctx.memory.alloc::<T>(&[count, h])?;
         let mut scratch = vec![T::ZERO; count * h];
+        let together = (PROJECTED / (count * rows).max(1)).clamp(1, steps.max(1));
+        let mut projected = ctx.memory.alloc::<T>(&[together * count, rows])?;
+        let mut gathered = Vec::new();
         let Entries { hidden, cell, outputs, .. } = entries;
         for s in 0..steps {
             // Past its end a sequence is left as it is.
             let running = |b: usize| s < self.lengths[first + b];
             let at = |b: usize| if *reverse { self.lengths[first + b] - 1 - s } else { s };
-            let row = |b: usize| &self.projected[(at(b) * self.batch + first + b) * rows..][..rows];
+            if s % together == 0 {
+                let soon = s..steps.min(s + together);
+                self.project(ctx, &entries.range, soon, &mut gathered, &mut projected);
+            }
+            let projected = &projected[s % together * count * rows..][..count * rows];
+            let row = |b: usize| &projected[b * rows..][..rows];
             let state = View::row_major(hidden, h);
-            T::times_right(ctx.exec, count, state, &self.packed.state, &mut q, None);
+            let sum = matches!(self.op.cell, Cell::Lstm { .. } | Cell::Plain).then_some(projected);
+            T::times_right(ctx.exec, count, state, &self.packed.state, &mut q, None, sum);
             if let Some(reset) = &self.packed.reset {
                 for b in (0..count).filter(|&b| running(b)) {
                     let gates = &mut q[b * width..(b + 1) * width];
@@ -395,7 +438,7 @@ impl<T: Real> Walk<'_, T> {
                     }
                 }
                 let state = View::row_major(&kept[..], h);
-                T::times_right(ctx.exec, count, state, reset, &mut candidates, None);
+                T::times_right(ctx.exec, count, state, reset, &mut candidates, None, None);
             }
             let states = q.chunks_exact_mut(width.max(1)).zip(hidden.chunks_exact_mut(h.max(1)));
             let mut cells = cell.chunks_exact_mut(h.max(1));
@@ -410,15 +453,14 @@ impl<T: Real> Walk<'_, T> {
             let (op, late, peepholes) = (self.op, self.late, self.peepholes);
             let advance =
                 |b: usize, gates: &mut [T], state: &mut State<'_, T>, candidate: &mut [T]| match op.cell {
-                    Cell::Lstm { coupled } => state.lstm(ctx, own, gates, row(b), peepholes, coupled),
+                    Cell::Lstm { coupled } => state.lstm(ctx, own, gates, peepholes, coupled),
                     Cell::Gru { reset_last: true } => state.gru_reset_last(ctx, own, gates, row(b), late),
                     Cell::Gru { .. } => {
                         add(candidate, &row(b)[2 * h..]);
                         functions[1].apply(ctx, op.clip, candidate);
-                        state.mix(&gates[..h], candidate);
+                        T::mix(ctx.exec, state.hidden, gates, candidate);
                     }
                     Cell::Plain => {
-                        add(gates, row(b));
                         functions[0].apply(ctx, op.clip, gates);
                         state.hidden.copy_from_slice(gates);
                     }
