@@ -35,6 +35,7 @@ fn main() {
         Unary::Silu,
         Unary::Gelu,
         Unary::GeluTanh,
+        Unary::GeluNew,
         Unary::Mish,
     ];
     let sets = KernelSet::available();

@@ -45,6 +45,14 @@ fn unary_functions() {
                 (0.5 * x) * (1.0 + num::tanh(inner))
             }),
         ),
+        (
+            Unary::GeluNew,
+            Box::new(|x| {
+                let inner = 0.797_884_6 * (x + 0.044715 * num::pow(x, 3.0));
+                (0.5 * x) * (1.0 + num::tanh(inner))
+            }),
+        ),
+        (Unary::Cube, Box::new(|x| num::pow(x, 3.0))),
     ];
     cases("unary", 60, |rng| {
         let n = rng.below(600);

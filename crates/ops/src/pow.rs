@@ -10,7 +10,7 @@ use crate::broadcast::{broadcast, broadcast_facts, zip};
 use crate::fold::fold;
 use crate::number::Number;
 use crate::typed::typed;
-use crate::{Fact, Inputs, Op, OpDef, OpError, RunCtx};
+use crate::{Fact, Inputs, Op, OpDef, OpError, RunCtx, Stage};
 
 pub(crate) static FAMILY: &[OpDef] = &[OpDef::onnx("Pow", 15, |ctx| ctx.one(Pow))];
 
@@ -35,6 +35,10 @@ impl Op for Pow {
 
     fn cost(&self, _: &[Option<Fact>], outputs: &[Fact]) -> u64 {
         outputs.iter().map(|f| 8 * f.numel().unwrap_or(0) as u64).fold(0, u64::saturating_add)
+    }
+
+    fn stage(&self) -> Option<Stage> {
+        Some(Stage::Pow)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

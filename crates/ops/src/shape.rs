@@ -1,11 +1,13 @@
 //! Operators that look at or change a shape alone: Shape, Size, Reshape, Flatten, Squeeze, Unsqueeze,
 //! Expand. All but Expand move no element.
 
+use isobit_kernels::math::unary_in_place;
 use isobit_tensor::{DType, Element, Tensor, with_data};
 
 use crate::axes::{axes, fact, ints, known, known_ints, settled, split_axis};
 use crate::broadcast::{Walk, broadcast, broadcast_dims, copy_strided};
 use crate::fold::fold;
+use crate::tail::Tail;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
@@ -217,5 +219,28 @@ impl Op for View {
         let data = inputs.take(0)?;
         let shape = settled(self.target(&known(data.shape()), numbers.as_deref())?)?;
         Ok(vec![data.reshape(&shape)?])
+    }
+
+    fn takes_tail(&self) -> bool {
+        true
+    }
+
+    fn run_tail(
+        &self,
+        ctx: &RunCtx<'_>,
+        inputs: Inputs,
+        tail: &[Tail],
+    ) -> Result<(Vec<Tensor>, usize), OpError> {
+        let results = self.run(ctx, inputs)?;
+        let [Tail::Unary(f), ..] = *tail else { return Ok((results, 0)) };
+        let in_place = |x: Tensor| {
+            let (shape, mut x) = (x.shape().to_vec(), x.into_vec::<f32>()?);
+            unary_in_place(ctx.exec, f, &mut x);
+            Ok(Tensor::new(&shape, x)?)
+        };
+        if results.iter().any(|x| x.dtype() != DType::F32) {
+            return Ok((results, 0));
+        }
+        Ok((results.into_iter().map(in_place).collect::<Result<_, OpError>>()?, 1))
     }
 }

@@ -14,6 +14,8 @@ pub enum Stage {
     Add,
     /// Mul: of use after Sigmoid.
     Mul,
+    /// Pow: of use in what is written out.
+    Pow,
     /// A function of each element.
     Unary(Unary),
 }

@@ -255,7 +255,7 @@ pub(crate) fn double(f: Unary, x: f64) -> f64 {
                 x
             }
         }
-        // Square and Cube stand for Pow, and in f32 only.
+        // Square and Cube stand for Pow, GeluNew for several operators, and in f32 only.
         other => unreachable!("{other:?} in f64"),
     }
 }

@@ -7,6 +7,8 @@ use isobit_graph::{Graph, ValueId};
 use isobit_kernels::math::Unary;
 use isobit_ops::Stage;
 
+use isobit_tensor::Tensor;
+
 use crate::program::Step;
 
 /// Part of a tail.
@@ -28,8 +30,15 @@ pub(crate) enum Action {
 }
 
 /// The tail of every step; empty for most.
-pub(crate) fn tails(graph: &Graph, steps: &[Step], folded: &[Option<u64>], uses: &Uses) -> Vec<Vec<Link>> {
-    (0..steps.len()).map(|step| tail(graph, steps, folded, uses, step)).collect()
+pub(crate) fn tails<'a>(
+    graph: &Graph,
+    steps: &[Step],
+    folded: &[Option<u64>],
+    uses: &Uses,
+    constant: &dyn Fn(ValueId) -> Option<&'a Tensor>,
+) -> Vec<Vec<Link>> {
+    let fuse = Fuse { graph, steps, folded, uses, constant };
+    (0..steps.len()).map(|step| fuse.tail(step)).collect()
 }
 
 /// Who uses each value.
@@ -84,45 +93,97 @@ pub(crate) fn result(graph: &Graph, folded: &[Option<u64>], step: usize) -> Opti
     }
 }
 
-fn stage(steps: &[Step], step: usize) -> Option<Stage> {
-    match &steps[step] {
-        Step::Op(op) => op.stage(),
-        Step::Control(_) => None,
-    }
+struct Fuse<'g, 'a> {
+    graph: &'g Graph,
+    steps: &'g [Step],
+    folded: &'g [Option<u64>],
+    uses: &'g Uses,
+    constant: &'g dyn Fn(ValueId) -> Option<&'a Tensor>,
 }
 
-fn tail(graph: &Graph, steps: &[Step], folded: &[Option<u64>], uses: &Uses, step: usize) -> Vec<Link> {
-    let mut links = Vec::new();
-    let takes = matches!(&steps[step], Step::Op(op) if op.takes_tail());
-    let Some(mut v) = result(graph, folded, step).filter(|_| takes) else { return links };
-    while let Some(link) = next(graph, steps, uses, step, v) {
-        let Some(after) = link.steps.last().and_then(|&(s, _)| result(graph, folded, s)) else { break };
-        v = after;
-        links.push(link);
-    }
-    links
-}
-
-/// What is done next with value `v` of `step` or its tail, if nobody else needs `v`.
-fn next(graph: &Graph, steps: &[Step], uses: &Uses, step: usize, v: ValueId) -> Option<Link> {
-    match *uses.of(v) {
-        [(s, operand)] => match stage(steps, s)? {
-            Stage::Unary(f) => Some(Link { action: Action::Unary(f), steps: vec![(s, operand)] }),
-            Stage::Add => {
-                let other = graph.nodes[s].inputs.get(1 - operand.min(1)).copied().flatten()?;
-                let before = uses.defined[other.0 as usize].is_none_or(|d| d < step);
-                before.then(|| Link { action: Action::Add(other), steps: vec![(s, operand)] })
-            }
-            Stage::Mul => None,
-        },
-        // x * Sigmoid(x).
-        [(s, 0), (t, operand)] => {
-            let sigmoid = stage(steps, s)? == Stage::Unary(Unary::Sigmoid);
-            let [Some(gate)] = graph.nodes[s].outputs[..] else { return None };
-            let both = *uses.of(gate) == [(t, 1 - operand.min(1))] && stage(steps, t)? == Stage::Mul;
-            (sigmoid && both)
-                .then(|| Link { action: Action::Unary(Unary::Silu), steps: vec![(s, 0), (t, operand)] })
+impl Fuse<'_, '_> {
+    fn stage(&self, step: usize) -> Option<Stage> {
+        match &self.steps[step] {
+            Step::Op(op) => op.stage(),
+            Step::Control(_) => None,
         }
-        _ => None,
+    }
+
+    fn tail(&self, step: usize) -> Vec<Link> {
+        let mut links = Vec::new();
+        let takes = matches!(&self.steps[step], Step::Op(op) if op.takes_tail());
+        let result = |step: usize| result(self.graph, self.folded, step);
+        let Some(mut v) = result(step).filter(|_| takes) else { return links };
+        while let Some(link) = self.next(step, v) {
+            let Some(after) = link.steps.last().and_then(|&(s, _)| result(s)) else { break };
+            v = after;
+            links.push(link);
+        }
+        links
+    }
+
+    /// What is done next with value `v` of `step` or its tail, if nobody else needs `v`.
+    fn next(&self, step: usize, v: ValueId) -> Option<Link> {
+        match *self.uses.of(v) {
+            [(s, operand)] => match self.stage(s)? {
+                Stage::Unary(f) => Some(Link { action: Action::Unary(f), steps: vec![(s, operand)] }),
+                Stage::Add => {
+                    let other = self.other(s, operand)?;
+                    let before = self.uses.defined[other.0 as usize].is_none_or(|d| d < step);
+                    before.then(|| Link { action: Action::Add(other), steps: vec![(s, operand)] })
+                }
+                Stage::Mul | Stage::Pow => None,
+            },
+            // x * Sigmoid(x).
+            [(s, 0), (t, operand)] => {
+                let sigmoid = self.stage(s)? == Stage::Unary(Unary::Sigmoid);
+                let [Some(gate)] = self.graph.nodes[s].outputs[..] else { return None };
+                let both = *self.uses.of(gate) == [(t, 1 - operand.min(1))] && self.stage(t)? == Stage::Mul;
+                (sigmoid && both)
+                    .then(|| Link { action: Action::Unary(Unary::Silu), steps: vec![(s, 0), (t, operand)] })
+            }
+            [a, b, c] => self.gelu_new([a, b, c]),
+            _ => None,
+        }
+    }
+
+    /// The operand of a step beside `operand`.
+    fn other(&self, step: usize, operand: usize) -> Option<ValueId> {
+        self.graph.nodes[step].inputs.get(1 - operand.min(1)).copied().flatten()
+    }
+
+    /// Whether a step is `stage` of a value, its `operand`, and of the number `y`.
+    fn is(&self, (step, operand): (usize, usize), stage: Stage, y: f32) -> bool {
+        let number = self.other(step, operand).and_then(self.constant);
+        let number = number.filter(|t| t.rank() == 0).and_then(|t| t.as_slice::<f32>().ok()?.first());
+        self.stage(step) == Some(stage) && number == Some(&y)
+    }
+
+    /// The step whose operand the result of `step` is, where there is one alone.
+    fn only(&self, step: usize) -> Option<(usize, usize)> {
+        match *self.uses.of(result(self.graph, self.folded, step)?) {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
+    /// (0.5 x) * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * pow(x, 3)))) written out: three use x.
+    fn gelu_new(&self, uses: [(usize, usize); 3]) -> Option<Link> {
+        let find = |wanted: &dyn Fn((usize, usize)) -> bool| uses.into_iter().find(|&u| wanted(u));
+        let half = find(&|u| self.is(u, Stage::Mul, 0.5))?;
+        let power = find(&|u| u.1 == 0 && self.is(u, Stage::Pow, 3.0))?;
+        let sum = find(&|u| self.stage(u.0) == Some(Stage::Add))?;
+        let scaled = self.only(power.0).filter(|&u| self.is(u, Stage::Mul, 0.044715))?;
+        self.only(scaled.0).filter(|&(s, operand)| s == sum.0 && operand != sum.1)?;
+        let inner = self.only(sum.0).filter(|&u| self.is(u, Stage::Mul, SQRT_2_OVER_PI))?;
+        let tanh = self.only(inner.0).filter(|u| self.stage(u.0) == Some(Stage::Unary(Unary::Tanh)))?;
+        let plus = self.only(tanh.0).filter(|&u| self.is(u, Stage::Add, 1.0))?;
+        let last = self.only(plus.0).filter(|u| self.stage(u.0) == Some(Stage::Mul))?;
+        self.only(half.0).filter(|&(s, operand)| s == last.0 && operand != last.1)?;
+        let steps = vec![half, power, scaled, sum, inner, tanh, plus, last];
+        Some(Link { action: Action::Unary(Unary::GeluNew), steps })
     }
 }
+
+/// sqrt(2 / pi) rounded to f32.
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;

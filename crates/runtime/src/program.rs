@@ -113,7 +113,8 @@ impl Program {
             program.prepare(step, &uses, packs).map_err(|error| BuildError::Step { step, error })?;
             program.hand_over(step, &uses);
         }
-        program.tails = fuse::tails(&program.graph, &program.steps, &program.folded_costs, &uses);
+        let constant = |v| program.constant(v);
+        program.tails = fuse::tails(&program.graph, &program.steps, &program.folded_costs, &uses, &constant);
         let Self { graph, steps, folded_costs, tails, .. } = &program;
         let layout = layout::layout(graph, steps, folded_costs, &uses, tails);
         for step in (0..n).filter(|&step| layout.in_blocks(graph, step)) {

@@ -287,8 +287,10 @@ pub(super) enum Function {
     Erf,
     /// (0.5 x) * (1 + erf(x sqrt(1/2))).
     Gelu,
-    /// (0.5 x) * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))).
+    /// (0.5 x) * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), x^3 by two products.
     GeluTanh,
+    /// The same, x^3 rounded once.
+    GeluNew,
 }
 
 /// `x[i] = f(x[i])`; `definition` is asked about elements in doubt.
@@ -316,17 +318,50 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
             Function::GeluTanh => each::<false>(
                 x,
                 definition,
-                |x| {
-                    let cube = _mm512_mul_ps(_mm512_mul_ps(x, x), x);
-                    let sum = _mm512_add_ps(x, _mm512_mul_ps(_mm512_set1_ps(0.044715), cube));
-                    _mm512_mul_ps(_mm512_set1_ps(super::SQRT_2_OVER_PI), sum)
-                },
+                |x| gelu_inner(x, _mm512_mul_ps(_mm512_mul_ps(x, x), x)),
+                |x| expm1_of_double(x),
+                |x, t| tanh(x, t),
+                |x, y| half_of(x, y),
+            ),
+            Function::GeluNew => each::<false>(
+                x,
+                definition,
+                |x| gelu_inner(x, cube(x)),
                 |x| expm1_of_double(x),
                 |x, t| tanh(x, t),
                 |x, y| half_of(x, y),
             ),
         }
     }
+}
+
+/// sqrt(2/pi) (x + 0.044715 `cube`), each operation rounded.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn gelu_inner(x: __m512, cube: __m512) -> __m512 {
+    let sum = _mm512_add_ps(x, _mm512_mul_ps(_mm512_set1_ps(0.044715), cube));
+    _mm512_mul_ps(_mm512_set1_ps(super::SQRT_2_OVER_PI), sum)
+}
+
+/// x^3, correctly rounded: as `isobit_numerics::elementary::cube`, the product in f64 rounded to odd.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn cube(x: __m512) -> __m512 {
+    let half = |d: __m512d| {
+        // Exact: 48 bits.
+        let square = _mm512_mul_pd(d, d);
+        let y = _mm512_mul_pd(square, d);
+        // Exact too; NaN where y is infinite.
+        let error = _mm512_fmsub_pd(square, d, y);
+        let inexact = _mm512_cmp_pd_mask::<_CMP_NEQ_OQ>(error, _mm512_setzero_pd());
+        let beyond = _mm512_movepi64_mask(_mm512_castpd_si512(_mm512_xor_pd(error, y))) & inexact;
+        let (bits, one) = (_mm512_castpd_si512(y), _mm512_set1_epi64(1));
+        let toward_zero = _mm512_mask_sub_epi64(bits, beyond, bits, one);
+        let odd = _mm512_mask_or_epi64(toward_zero, inexact, toward_zero, one);
+        _mm512_cvtpd_ps(_mm512_castsi512_pd(odd))
+    };
+    let [a, b] = [_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)];
+    join(half(_mm512_cvtps_pd(a)), half(_mm512_cvtps_pd(b)))
 }
 
 /// (0.5 x) * (1 + y), each operation rounded.

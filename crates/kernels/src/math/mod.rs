@@ -92,6 +92,8 @@ pub enum Unary {
     Gelu,
     /// (0.5 x) * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x^3))), x^3 as (x * x) * x.
     GeluTanh,
+    /// As [`Unary::GeluTanh`] with x^3 as pow(x, 3), correctly rounded: the "gelu_new" of GPT-2.
+    GeluNew,
     /// x below 0: alpha * (e^x - 1), else x.
     Elu {
         /// Limit at -infinity, negated.
@@ -155,10 +157,10 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
             Unary::Gelu => {
                 Some((Function::Gelu, |x| (0.5 * x) * (1.0 + num::erf(x * std::f32::consts::FRAC_1_SQRT_2))))
             }
-            Unary::GeluTanh => Some((Function::GeluTanh, |x| {
-                let inner = SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x));
-                (0.5 * x) * (1.0 + num::tanh(inner))
-            })),
+            Unary::GeluTanh => {
+                Some((Function::GeluTanh, |x| (0.5 * x) * (1.0 + num::tanh(gelu_tanh_inner(x)))))
+            }
+            Unary::GeluNew => Some((Function::GeluNew, |x| (0.5 * x) * (1.0 + num::tanh(gelu_new_inner(x))))),
             _ => None,
         };
         if let Some((function, definition)) = function {
@@ -200,6 +202,7 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
         Unary::Silu => with_inner(set, x, |x| x, &[Unary::Sigmoid], |x, s| x * s),
         Unary::Gelu => with_inner(set, x, gelu_inner, &[Unary::Erf], half_of),
         Unary::GeluTanh => with_inner(set, x, gelu_tanh_inner, &[Unary::Tanh], half_of),
+        Unary::GeluNew => with_inner(set, x, gelu_new_inner, &[Unary::Tanh], half_of),
         Unary::Elu { alpha } => {
             with_inner(set, x, |x| x, &[Unary::Exp], |x, e| if x < 0.0 { alpha * (e - 1.0) } else { x })
         }
@@ -234,6 +237,11 @@ fn gelu_inner(x: f32) -> f32 {
 #[inline(always)]
 fn gelu_tanh_inner(x: f32) -> f32 {
     SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))
+}
+
+#[inline(always)]
+fn gelu_new_inner(x: f32) -> f32 {
+    SQRT_2_OVER_PI * (x + 0.044715 * num::elementary::cube(x))
 }
 
 #[inline(always)]
