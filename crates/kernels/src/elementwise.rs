@@ -61,12 +61,7 @@ pub fn binary(exec: Exec<'_>, f: Binary, a: Operand<'_>, b: Operand<'_>, inner: 
     crate::rows(exec, y, inner, 1 << 14, |first, part| {
         for (r, y) in part.chunks_exact_mut(inner).enumerate() {
             let o = first + r;
-            match (row(a, o, inner), row(b, o, inner)) {
-                (Part::Many(a), Part::Many(b)) => many_many(exec.set(), f, a, b, y),
-                (Part::Many(a), Part::One(b)) => many_one(exec.set(), f, a, b, y),
-                (Part::One(a), Part::Many(b)) => one_many(exec.set(), f, a, b, y),
-                (Part::One(a), Part::One(b)) => y.fill(f.scalar(a, b)),
-            }
+            run(exec, f, row(a, o, inner), row(b, o, inner), y);
         }
     });
 }
@@ -113,9 +108,47 @@ fn check(operand: Operand<'_>, inner: usize, len: usize) {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Part<'a> {
+/// `y[i] = f(a[i], b[i])`, on the calling thread.
+///
+/// # Panics
+/// When there are fewer elements than results.
+pub fn run(exec: Exec<'_>, f: Binary, a: Part<'_>, b: Part<'_>, y: &mut [f32]) {
+    let (set, n) = (exec.set(), y.len());
+    match (a, b) {
+        (Part::Many(a), Part::Many(b)) => many_many(set, f, &a[..n], &b[..n], y),
+        (Part::Many(a), Part::One(b)) => many_one(set, f, &a[..n], b, y),
+        (Part::One(a), Part::Many(b)) => one_many(set, f, a, &b[..n], y),
+        (Part::One(a), Part::One(b)) => y.fill(f.scalar(a, b)),
+    }
+}
+
+/// `y[i] = x[i]` where `condition[i]`, on the calling thread.
+///
+/// # Panics
+/// When there are fewer elements than results.
+pub fn replace(exec: Exec<'_>, condition: &[bool], x: Part<'_>, y: &mut [f32]) {
+    let n = y.len();
+    match x {
+        Part::Many(x) => replace_many(exec.set(), &condition[..n], &x[..n], y),
+        Part::One(x) => replace_one(exec.set(), &condition[..n], x, y),
+    }
+}
+
+/// Whether each element is no number, on the pool for long slices.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn is_nan(exec: Exec<'_>, x: &[f32], y: &mut [bool]) {
+    assert_eq!(x.len(), y.len());
+    crate::split(exec, y, 1 << 15, |at, part| nan_all(exec.set(), &x[at..at + part.len()], part));
+}
+
+/// The elements of an operand in a row of results.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// One for each.
     Many(&'a [f32]),
+    /// The same for all.
     One(f32),
 }
 
@@ -198,5 +231,26 @@ fn in_place_row(set: KernelSet, f: Binary, x: &mut [f32], b: Part<'_>, exchanged
     match b {
         Part::Many(b) => in_place_many(set, f, x, b, exchanged),
         Part::One(b) => in_place_one(set, f, x, b, exchanged),
+    }
+}
+crate::dispatch::multiversion! {
+    fn replace_many(condition: &[bool], x: &[f32], y: &mut [f32]) {
+        for ((y, &x), &c) in y.iter_mut().zip(x).zip(condition) {
+            *y = if c { x } else { *y };
+        }
+    }
+}
+crate::dispatch::multiversion! {
+    fn replace_one(condition: &[bool], x: f32, y: &mut [f32]) {
+        for (y, &c) in y.iter_mut().zip(condition) {
+            *y = if c { x } else { *y };
+        }
+    }
+}
+crate::dispatch::multiversion! {
+    fn nan_all(x: &[f32], y: &mut [bool]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = x.is_nan();
+        }
     }
 }

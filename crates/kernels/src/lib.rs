@@ -29,5 +29,6 @@ pub mod transpose;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};
 pub use packed::Panels;
-pub(crate) use split::{rows, split};
+pub use split::rows;
+pub(crate) use split::split;
 pub use threads::Threads;

@@ -8,11 +8,12 @@ pub(crate) fn split<T: Send>(exec: Exec<'_>, x: &mut [T], grain: usize, f: impl 
     rows(exec, x, 1, grain, |first, part| f(first, part));
 }
 
-/// As [`split`] for rows of `width` elements: `f(first_row, part)`, with at least `grain` elements a part.
+/// Calls `f(first_row, part)` on disjoint parts of `x`, of whole rows of `width` elements and of at least `grain` elements (but the
+/// last), on the pool.
 ///
 /// # Panics
 /// When `x` is not a whole number of rows.
-pub(crate) fn rows<T: Send>(
+pub fn rows<T: Send>(
     exec: Exec<'_>,
     x: &mut [T],
     width: usize,

@@ -1,14 +1,15 @@
 //! Arithmetic with broadcasting: Add, Sub, Mul, Div, PRelu of two operands; Max, Min, Sum, Mean of any number.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use isobit_kernels::blocked;
-use isobit_kernels::elementwise::{self, Binary, Operand};
+use isobit_kernels::elementwise::{self, Binary, Operand, Part};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
 use crate::axes::fact;
 use crate::blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, run_plain};
-use crate::broadcast::{broadcast, broadcast_facts, zip};
+use crate::broadcast::{Walk, broadcast, broadcast_facts, zip};
 use crate::fold::fold;
 use crate::number::Number;
 use crate::tail::{Stage, Tail};
@@ -142,20 +143,20 @@ pub(crate) fn arith(ctx: &RunCtx<'_>, f: Binary, a: Tensor, b: Tensor) -> Result
         let (x, y) = ((x, a.shape()), (y, b.shape()));
         let mut by_zero = false;
         match f {
-            Binary::Add => zip(&shape, x, y, &mut out, |a, b| a.plus(*b)),
-            Binary::Sub => zip(&shape, x, y, &mut out, |a, b| a.minus(*b)),
-            Binary::Mul => zip(&shape, x, y, &mut out, |a, b| a.times(*b)),
-            Binary::Max => zip(&shape, x, y, &mut out, |a, b| a.larger(*b)),
-            Binary::Min => zip(&shape, x, y, &mut out, |a, b| a.smaller(*b)),
+            Binary::Add => zip(ctx.exec, &shape, x, y, &mut out, |a, b| a.plus(*b)),
+            Binary::Sub => zip(ctx.exec, &shape, x, y, &mut out, |a, b| a.minus(*b)),
+            Binary::Mul => zip(ctx.exec, &shape, x, y, &mut out, |a, b| a.times(*b)),
+            Binary::Max => zip(ctx.exec, &shape, x, y, &mut out, |a, b| a.larger(*b)),
+            Binary::Min => zip(ctx.exec, &shape, x, y, &mut out, |a, b| a.smaller(*b)),
             Binary::Div => {
-                let failed = std::cell::Cell::new(false);
-                zip(&shape, x, y, &mut out, |a, b| {
+                let failed = AtomicBool::new(false);
+                zip(ctx.exec, &shape, x, y, &mut out, |a, b| {
                     a.over(*b).unwrap_or_else(|| {
-                        failed.set(true);
+                        failed.store(true, Relaxed);
                         T::ZERO
                     })
                 });
-                by_zero = failed.get();
+                by_zero = failed.into_inner();
             }
             _ => return Err(OpError::new(Code::UnsupportedOperator, format!("{f:?}"))),
         }
@@ -233,8 +234,21 @@ fn arith_f32(ctx: &RunCtx<'_>, f: Binary, a: Tensor, b: Tensor) -> Result<Tensor
         return repeat(ctx, f, b, &a, split, true);
     }
     let mut out = ctx.memory.alloc::<f32>(&shape)?;
-    zip(&shape, (a.as_slice()?, a.shape()), (b.as_slice()?, b.shape()), &mut out, |&a, &b| f.scalar(a, b));
+    let walk = Walk::broadcast(&shape, [a.shape(), b.shape()]);
+    let (x, y, steps) = (a.as_slice::<f32>()?, b.as_slice::<f32>()?, walk.run_strides());
+    if steps.iter().all(|s| matches!(s, 0 | 1)) {
+        walk.each_row(ctx.exec, &mut out, |[i, j], row| {
+            elementwise::run(ctx.exec, f, run(x, i, steps[0]), run(y, j, steps[1]), row);
+        });
+    } else {
+        zip(ctx.exec, &shape, (x, a.shape()), (y, b.shape()), &mut out, |&a, &b| f.scalar(a, b));
+    }
     Ok(Tensor::new(&shape, out)?)
+}
+
+/// The elements of an operand in a run that begins at `at`, a `step` of 0 or 1 apart.
+pub(crate) fn run(x: &[f32], at: usize, step: isize) -> Part<'_> {
+    if step == 0 { Part::One(x[at]) } else { Part::Many(&x[at..]) }
 }
 
 /// `(before, own, after)` extents where the operand has all extents of `shape` in one block and 1 elsewhere.
@@ -427,7 +441,7 @@ impl Op for PRelu {
         typed!(numbers x.dtype(), T => {
             let mut out = ctx.memory.alloc::<T>(&shape)?;
             let (x, slope) = ((x.as_slice::<T>()?, x.shape()), (slope.as_slice::<T>()?, slope.shape()));
-            zip(&shape, x, slope, &mut out, |x, slope| leaky(*x, *slope));
+            zip(ctx.exec, &shape, x, slope, &mut out, |x, slope| leaky(*x, *slope));
             Ok(vec![Tensor::new(&shape, out)?])
         })
     }

@@ -1,5 +1,8 @@
 //! Broadcasting: the common shape of several operands, and walking them together.
 
+use std::ops::Range;
+
+use isobit_kernels::Exec;
 use isobit_tensor::Shape;
 
 use crate::{Fact, OpError};
@@ -130,20 +133,35 @@ impl<const N: usize> Walk<N> {
         self.strides.last().copied().unwrap_or([0; N])
     }
 
-    /// Calls `f` with each run's operand offsets, in row-major order of the result.
-    pub(crate) fn for_each(&self, mut f: impl FnMut([usize; N])) {
-        if self.dims.contains(&0) {
-            return;
-        }
+    /// How many runs there are.
+    fn runs(&self) -> usize {
         let outer = self.dims.len() - 1;
-        let mut counter = vec![0usize; outer];
-        let mut at = self.offset;
-        loop {
+        if self.dims.contains(&0) { 0 } else { self.dims[..outer].iter().product() }
+    }
+
+    /// Calls `f` with each run's operand offsets, in row-major order of the result.
+    pub(crate) fn for_each(&self, f: impl FnMut([usize; N])) {
+        self.for_each_of(0..self.runs(), f);
+    }
+
+    /// As [`Walk::for_each`], some of the runs.
+    fn for_each_of(&self, runs: Range<usize>, mut f: impl FnMut([usize; N])) {
+        let outer = self.dims.len() - 1;
+        let (mut counter, mut at, mut rest) = (vec![0usize; outer], self.offset, runs.start);
+        for i in (0..outer).rev() {
+            let d = self.dims[i].max(1);
+            counter[i] = rest % d;
+            rest /= d;
+            for (at, step) in at.iter_mut().zip(self.strides[i]) {
+                *at += step * counter[i] as isize;
+            }
+        }
+        for _ in runs {
             f(at.map(|o| o as usize));
             let mut i = outer;
             loop {
                 if i == 0 {
-                    return;
+                    break;
                 }
                 i -= 1;
                 counter[i] += 1;
@@ -160,56 +178,67 @@ impl<const N: usize> Walk<N> {
     }
 }
 
+impl<const N: usize> Walk<N> {
+    /// Calls `f` with each run's operand offsets and its row of the result, on the pool for long results.
+    pub(crate) fn each_row<T: Send>(
+        &self,
+        exec: Exec<'_>,
+        out: &mut [T],
+        f: impl Fn([usize; N], &mut [T]) + Sync,
+    ) {
+        let n = self.run_len();
+        assert_eq!(out.len(), self.runs() * n);
+        isobit_kernels::rows(exec, out, n.max(1), 1 << 14, |first, part| {
+            let mut rows = part.chunks_exact_mut(n.max(1));
+            let runs = first..first + rows.len();
+            self.for_each_of(runs, |at| f(at, rows.next().expect("a run is a row")));
+        });
+    }
+}
+
 /// `out[i] = src` along a strided walk: transposes, slices, repeats.
-pub(crate) fn copy_strided<T: Clone>(walk: &Walk<1>, src: &[T], out: &mut [T]) {
+pub(crate) fn copy_strided<T: Clone + Send + Sync>(exec: Exec<'_>, walk: &Walk<1>, src: &[T], out: &mut [T]) {
     let (n, [step]) = (walk.run_len(), walk.run_strides());
-    let mut rows = out.chunks_exact_mut(n.max(1));
-    walk.for_each(|[at]| {
-        let row = rows.next().expect("a walk has as many runs as its result");
-        match step {
-            1 => row.clone_from_slice(&src[at..at + n]),
-            0 => row.fill(src[at].clone()),
-            _ => {
-                for (i, o) in row.iter_mut().enumerate() {
-                    o.clone_from(&src[at.wrapping_add_signed(step * i as isize)]);
-                }
+    walk.each_row(exec, out, |[at], row| match step {
+        1 => row.clone_from_slice(&src[at..at + n]),
+        0 => row.fill(src[at].clone()),
+        _ => {
+            for (i, o) in row.iter_mut().enumerate() {
+                o.clone_from(&src[at.wrapping_add_signed(step * i as isize)]);
             }
         }
     });
 }
 
-/// `out = f(a, b)` over the broadcast shape `shape`, element by element.
-pub(crate) fn zip<A, B, O>(
+/// `out = f(a, b)` over the broadcast shape `shape`, element by element, on the pool for long results.
+pub(crate) fn zip<A: Sync, B: Sync, O: Send>(
+    exec: Exec<'_>,
     shape: &[usize],
     (a, a_shape): (&[A], &[usize]),
     (b, b_shape): (&[B], &[usize]),
     out: &mut [O],
-    f: impl Fn(&A, &B) -> O,
+    f: impl Fn(&A, &B) -> O + Sync,
 ) {
     let walk = Walk::broadcast(shape, [a_shape, b_shape]);
     let (n, steps) = (walk.run_len(), walk.run_strides());
-    let mut rows = out.chunks_exact_mut(n.max(1));
-    walk.for_each(|[i, j]| {
-        let row = rows.next().expect("a walk has as many runs as its result");
-        match steps {
-            [1, 1] => {
-                for ((o, a), b) in row.iter_mut().zip(&a[i..i + n]).zip(&b[j..j + n]) {
-                    *o = f(a, b);
-                }
+    walk.each_row(exec, out, |[i, j], row| match steps {
+        [1, 1] => {
+            for ((o, a), b) in row.iter_mut().zip(&a[i..i + n]).zip(&b[j..j + n]) {
+                *o = f(a, b);
             }
-            [1, 0] => {
-                let b = &b[j];
-                row.iter_mut().zip(&a[i..i + n]).for_each(|(o, a)| *o = f(a, b));
-            }
-            [0, 1] => {
-                let a = &a[i];
-                row.iter_mut().zip(&b[j..j + n]).for_each(|(o, b)| *o = f(a, b));
-            }
-            [p, q] => {
-                for (k, o) in row.iter_mut().enumerate() {
-                    let k = k as isize;
-                    *o = f(&a[i.wrapping_add_signed(p * k)], &b[j.wrapping_add_signed(q * k)]);
-                }
+        }
+        [1, 0] => {
+            let b = &b[j];
+            row.iter_mut().zip(&a[i..i + n]).for_each(|(o, a)| *o = f(a, b));
+        }
+        [0, 1] => {
+            let a = &a[i];
+            row.iter_mut().zip(&b[j..j + n]).for_each(|(o, b)| *o = f(a, b));
+        }
+        [p, q] => {
+            for (k, o) in row.iter_mut().enumerate() {
+                let k = k as isize;
+                *o = f(&a[i.wrapping_add_signed(p * k)], &b[j.wrapping_add_signed(q * k)]);
             }
         }
     });
@@ -217,6 +246,8 @@ pub(crate) fn zip<A, B, O>(
 
 #[cfg(test)]
 mod tests {
+    use isobit_kernels::{KernelSet, Serial};
+
     use super::*;
     use crate::Code;
 
@@ -246,7 +277,14 @@ mod tests {
             let a: Vec<usize> = (0..a_shape.iter().product()).collect();
             let b: Vec<usize> = (0..b_shape.iter().product()).collect();
             let mut out = vec![(0, 0); shape.iter().product()];
-            zip(&shape, (&a, &a_shape), (&b, &b_shape), &mut out, |&a, &b| (a, b));
+            zip(
+                Exec::new(KernelSet::Scalar, &Serial),
+                &shape,
+                (&a, &a_shape),
+                (&b, &b_shape),
+                &mut out,
+                |&a, &b| (a, b),
+            );
             let at = |own: &[usize], flat: usize| {
                 let mut rest = flat;
                 let (mut index, mut step) = (0, 1);
@@ -271,7 +309,7 @@ mod tests {
     fn a_transposed_copy() {
         let walk = Walk::new(&[3, 2], [&[1, 3]], [0]);
         let mut out = [0; 6];
-        copy_strided(&walk, &[1, 2, 3, 4, 5, 6], &mut out);
+        copy_strided(Exec::new(KernelSet::Scalar, &Serial), &walk, &[1, 2, 3, 4, 5, 6], &mut out);
         assert_eq!(out, [1, 4, 2, 5, 3, 6]);
     }
 }

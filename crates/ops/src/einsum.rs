@@ -200,7 +200,7 @@ fn gathered(ctx: &RunCtx<'_>, t: &Tensor, shape: &[usize], steps: &[isize]) -> R
         steps: &[isize],
     ) -> Result<Tensor, OpError> {
         let mut out = ctx.memory.alloc::<T>(shape)?;
-        copy_strided(&Walk::new(shape, [steps], [0]), x, &mut out);
+        copy_strided(ctx.exec, &Walk::new(shape, [steps], [0]), x, &mut out);
         Ok(Tensor::new(shape, out)?)
     }
     typed!(numbers t.dtype(), T => go(ctx, t.as_slice::<T>()?, shape, steps))

@@ -3,10 +3,12 @@
 //!
 //! Comparisons with a NaN are false; -0 equals +0.
 
+use isobit_kernels::elementwise;
 use isobit_tensor::{DType, Element, Tensor};
 
+use crate::arith::run;
 use crate::axes::fact;
-use crate::broadcast::{Walk, broadcast, broadcast_facts, zip};
+use crate::broadcast::{Walk, broadcast, broadcast_facts, copy_strided, zip};
 use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::Number;
@@ -77,11 +79,11 @@ fn map2<T: Element, O: Element>(
     ctx: &RunCtx<'_>,
     a: &Tensor,
     b: &Tensor,
-    f: impl Fn(&T, &T) -> O,
+    f: impl Fn(&T, &T) -> O + Sync,
 ) -> Result<Tensor, OpError> {
     let shape = broadcast(&[a.shape(), b.shape()])?;
     let mut out = ctx.memory.alloc::<O>(&shape)?;
-    zip(&shape, (a.as_slice()?, a.shape()), (b.as_slice()?, b.shape()), &mut out, f);
+    zip(ctx.exec, &shape, (a.as_slice()?, a.shape()), (b.as_slice()?, b.shape()), &mut out, f);
     Ok(Tensor::new(&shape, out)?)
 }
 
@@ -157,6 +159,11 @@ impl Op for Unary {
         let out = match *self {
             Unary::Not => map::<bool, bool>(ctx, a, |a| !a),
             Unary::BitNot => typed!(ints t, T => map::<T, T>(ctx, a, |a| !a)),
+            Unary::IsNan if t == DType::F32 => {
+                let mut out = ctx.memory.alloc::<bool>(a.shape())?;
+                elementwise::is_nan(ctx.exec, a.as_slice()?, &mut out);
+                Ok(Tensor::new(a.shape(), out)?)
+            }
             Unary::IsNan => typed!(floats t, T => map::<T, bool>(ctx, a, |a| a.nan())),
             Unary::IsInf { negative, positive } => typed!(floats t, T => map::<T, bool>(ctx, a, |a| {
                 let a = a.wide();
@@ -177,11 +184,38 @@ impl Op for Where {
         })
     }
 
-    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let (x, y) = (inputs.get(1)?, inputs.get(2)?);
-        let out = typed!(x.dtype(), T => select::<T>(ctx, inputs.get(0)?, x, y))?;
+    fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        let y = inputs.take(2)?;
+        let (c, x) = (inputs.get(0)?, inputs.get(1)?);
+        if [x, &y].iter().all(|t| t.dtype() == DType::F32) {
+            return Ok(vec![select_f32(ctx, c, x, y)?]);
+        }
+        let out = typed!(x.dtype(), T => select::<T>(ctx, c, x, &y))?;
         Ok(vec![out])
     }
+}
+
+/// As [`select`] where runs are of elements side by side: `y`, in its own memory if nobody else needs it, and `x` in its places.
+fn select_f32(ctx: &RunCtx<'_>, c: &Tensor, x: &Tensor, y: Tensor) -> Result<Tensor, OpError> {
+    let shape = broadcast(&[c.shape(), x.shape(), y.shape()])?;
+    let walk = Walk::broadcast(&shape, [c.shape(), x.shape()]);
+    let [c_step, x_step] = walk.run_strides();
+    if c_step != 1 || !matches!(x_step, 0 | 1) {
+        return select::<f32>(ctx, c, x, &y);
+    }
+    let mut out = if *y.shape() == *shape { y.into_vec::<f32>()? } else { expand(ctx, &y, &shape)? };
+    let (c, x) = (c.as_slice::<bool>()?, x.as_slice::<f32>()?);
+    walk.each_row(ctx.exec, &mut out, |[i, j], row| {
+        elementwise::replace(ctx.exec, &c[i..], run(x, j, x_step), row);
+    });
+    Ok(Tensor::new(&shape, out)?)
+}
+
+/// The elements of a tensor, repeated to `shape`.
+fn expand(ctx: &RunCtx<'_>, t: &Tensor, shape: &[usize]) -> Result<Vec<f32>, OpError> {
+    let mut out = ctx.memory.alloc::<f32>(shape)?;
+    copy_strided(ctx.exec, &Walk::broadcast(shape, [t.shape()]), t.as_slice()?, &mut out);
+    Ok(out)
 }
 
 fn select<T: Element>(ctx: &RunCtx<'_>, c: &Tensor, x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {
@@ -191,9 +225,7 @@ fn select<T: Element>(ctx: &RunCtx<'_>, c: &Tensor, x: &Tensor, y: &Tensor) -> R
     let (n, steps) = (walk.run_len(), walk.run_strides());
     let (c, x, y) = (c.as_slice::<bool>()?, x.as_slice::<T>()?, y.as_slice::<T>()?);
     let pick = |c: bool, x: &T, y: &T| if c { x.clone() } else { y.clone() };
-    let mut rows = out.chunks_exact_mut(n.max(1));
-    walk.for_each(|at| {
-        let row = rows.next().expect("a walk has as many runs as its result");
+    walk.each_row(ctx.exec, &mut out, |at, row| {
         let [c_at, x_at, y_at] = at;
         match steps {
             [1, 1, 1] => {

@@ -68,7 +68,7 @@ fn remainder<T: Remainder>(
         return Err(OpError::new(Code::DivisionByZero, "the remainder of a division by 0"));
     }
     let f = if truncated { T::truncated } else { T::floored };
-    zip(&shape, (x, a.shape()), (y, b.shape()), &mut out, |x, y| f(*x, *y));
+    zip(ctx.exec, &shape, (x, a.shape()), (y, b.shape()), &mut out, |x, y| f(*x, *y));
     Ok(Tensor::new(&shape, out)?)
 }
 

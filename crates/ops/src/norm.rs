@@ -255,6 +255,7 @@ fn spread<T: Real>(ctx: &RunCtx<'_>, t: &Tensor, shape: &[usize]) -> Result<Vec<
     }
     let mut out = ctx.memory.alloc::<T>(shape)?;
     copy_strided(
+        ctx.exec,
         &Walk::new(shape, [&broadcast_strides(t.shape(), shape)], [0]),
         &elements::<T>(ctx, t)?,
         &mut out,

@@ -50,7 +50,7 @@ impl Op for Pow {
                 let (base, exponent) = (wide(&x)?, wide(&y)?);
                 let mut out = ctx.memory.alloc::<f64>(&shape)?;
                 let operands = ((&base[..], x.shape()), (&exponent[..], y.shape()));
-                zip(&shape, operands.0, operands.1, &mut out, |&a, &b| match b {
+                zip(ctx.exec, &shape, operands.0, operands.1, &mut out, |&a, &b| match b {
                     2.0 => a * a,
                     b => num::pow64(a, b),
                 });
@@ -87,7 +87,9 @@ fn single(ctx: &RunCtx<'_>, shape: &[usize], x: &Tensor, y: &Tensor) -> Result<T
     let each = |out: &mut [f32], f: fn(f32) -> f32| out.iter_mut().zip(&base).for_each(|(o, x)| *o = f(*x));
     match exponent[..] {
         [0.5] if x.shape() == shape => each(&mut out, root),
-        _ => zip(shape, (&base, x.shape()), (&exponent, y.shape()), &mut out, |&a, &b| num::pow(a, b)),
+        _ => zip(ctx.exec, shape, (&base, x.shape()), (&exponent, y.shape()), &mut out, |&a, &b| {
+            num::pow(a, b)
+        }),
     }
     narrow(x.dtype(), shape, out)
 }
@@ -111,17 +113,24 @@ fn integer(ctx: &RunCtx<'_>, shape: &[usize], x: &Tensor, y: &Tensor) -> Result<
     macro_rules! go {
         ($t:ty) => {{
             let mut out = ctx.memory.alloc::<$t>(shape)?;
-            zip(shape, (x.as_slice::<$t>()?, x.shape()), (&exponent, y.shape()), &mut out, |&a, &e| {
-                let (mut result, mut base, mut e) = (1 as $t, a, e);
-                while e > 0 {
-                    if e & 1 == 1 {
-                        result = result.wrapping_mul(base);
+            zip(
+                ctx.exec,
+                shape,
+                (x.as_slice::<$t>()?, x.shape()),
+                (&exponent, y.shape()),
+                &mut out,
+                |&a, &e| {
+                    let (mut result, mut base, mut e) = (1 as $t, a, e);
+                    while e > 0 {
+                        if e & 1 == 1 {
+                            result = result.wrapping_mul(base);
+                        }
+                        base = base.wrapping_mul(base);
+                        e >>= 1;
                     }
-                    base = base.wrapping_mul(base);
-                    e >>= 1;
-                }
-                result
-            });
+                    result
+                },
+            );
             Ok(Tensor::new(shape, out)?)
         }};
     }

@@ -95,7 +95,7 @@ impl Op for Expand {
 pub(crate) fn expand(ctx: &RunCtx<'_>, data: &Tensor, shape: &[usize]) -> Result<Tensor, OpError> {
     fn go<T: Element>(ctx: &RunCtx<'_>, src: &[T], from: &[usize], to: &[usize]) -> Result<Tensor, OpError> {
         let mut out = ctx.memory.alloc::<T>(to)?;
-        copy_strided(&Walk::broadcast(to, [from]), src, &mut out);
+        copy_strided(ctx.exec, &Walk::broadcast(to, [from]), src, &mut out);
         Ok(Tensor::new(to, out)?)
     }
     if data.shape() == shape {

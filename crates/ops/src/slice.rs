@@ -156,7 +156,7 @@ pub(crate) fn part(
         offset: isize,
     ) -> Result<Tensor, OpError> {
         let mut out = ctx.memory.alloc::<T>(shape)?;
-        copy_strided(&Walk::new(shape, [steps], [offset]), src, &mut out);
+        copy_strided(ctx.exec, &Walk::new(shape, [steps], [offset]), src, &mut out);
         Ok(Tensor::new(shape, out)?)
     }
     with_data!(data.data(), b => go(ctx, b, shape, steps, offset))

@@ -54,9 +54,9 @@ impl Op for StringConcat {
         let (a, b) = ((a.as_slice::<String>()?, a.shape()), (b.as_slice::<String>()?, b.shape()));
         // Lengths first: repeated operands could make far more text than there was.
         let mut lengths = vec![0usize; out.len()];
-        zip(&shape, a, b, &mut lengths, |a, b| a.len() + b.len());
+        zip(ctx.exec, &shape, a, b, &mut lengths, |a, b| a.len() + b.len());
         bounded(ctx, lengths.into_iter().fold(0, usize::saturating_add))?;
-        zip(&shape, a, b, &mut out, |a, b| format!("{a}{b}"));
+        zip(ctx.exec, &shape, a, b, &mut out, |a, b| format!("{a}{b}"));
         Ok(vec![Tensor::new(&shape, out)?])
     }
 }

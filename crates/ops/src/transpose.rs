@@ -73,7 +73,7 @@ pub(crate) fn transpose(ctx: &RunCtx<'_>, data: Tensor, perm: &[usize]) -> Resul
         steps: &[isize],
     ) -> Result<Tensor, OpError> {
         let mut out = ctx.memory.alloc::<T>(shape)?;
-        copy_strided(&Walk::new(shape, [steps], [0]), src, &mut out);
+        copy_strided(ctx.exec, &Walk::new(shape, [steps], [0]), src, &mut out);
         Ok(Tensor::new(shape, out)?)
     }
     with_data!(data.data(), b => go(ctx, b, &shape, &steps))
