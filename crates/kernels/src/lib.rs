@@ -29,6 +29,6 @@ pub mod transpose;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};
 pub use packed::Panels;
-pub use split::rows;
 pub(crate) use split::split;
+pub use split::{copy, rows};
 pub use threads::Threads;

@@ -39,3 +39,12 @@ pub fn rows<T: Send>(
         f(first, unsafe { shared.slice(first * width, n * width) });
     });
 }
+
+/// `y = x`, on the pool for long slices.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn copy(exec: Exec<'_>, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    split(exec, y, 1 << 14, |at, part| part.copy_from_slice(&x[at..at + part.len()]));
+}

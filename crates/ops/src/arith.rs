@@ -273,14 +273,7 @@ fn repeat(
     exchanged: bool,
 ) -> Result<Tensor, OpError> {
     let shape: Vec<usize> = full.shape().to_vec();
-    let mut x = match full.try_unique::<f32>() {
-        Ok((_, x)) => x,
-        Err(shared) => {
-            let mut x = ctx.memory.alloc::<f32>(&shape)?;
-            x.copy_from_slice(shared.as_slice()?);
-            x
-        }
-    };
+    let mut x = owned(ctx, full)?;
     let b: &[f32] = other.as_slice()?;
     if x.is_empty() {
         return Ok(Tensor::new(&shape, x)?);
@@ -329,16 +322,29 @@ pub(crate) fn narrow(dtype: DType, shape: &[usize], x: Vec<f32>) -> Result<Tenso
 
 /// Runs an f32 computation on a tensor of f32, f16 or bf16, in place where it can be.
 pub(crate) fn through_f32(
+    ctx: &RunCtx<'_>,
     t: Tensor,
     f: impl FnOnce(&mut [f32]) -> Result<(), OpError>,
 ) -> Result<Tensor, OpError> {
     let (dtype, shape) = (t.dtype(), t.shape().to_vec());
-    let mut x = match t.try_unique::<f32>() {
-        Ok((_, x)) => x,
-        Err(t) => widen(&t)?,
+    let mut x = match t.dtype() {
+        DType::F32 => owned(ctx, t)?,
+        _ => widen(&t)?,
     };
     f(&mut x)?;
     narrow(dtype, &shape, x)
+}
+
+/// The elements of an f32 tensor: its own memory where nobody else holds it, else a copy.
+pub(crate) fn owned(ctx: &RunCtx<'_>, t: Tensor) -> Result<Vec<f32>, OpError> {
+    match t.try_unique::<f32>() {
+        Ok((_, x)) => Ok(x),
+        Err(shared) => {
+            let mut x = ctx.memory.alloc::<f32>(shared.shape())?;
+            isobit_kernels::copy(ctx.exec, shared.as_slice()?, &mut x);
+            Ok(x)
+        }
+    }
 }
 
 /// Left to right over any number of operands; Mean divides the sum by their number. f16 and bf16 compute in f32 and

@@ -60,7 +60,7 @@ impl Op for Batch {
         let x = inputs.take(0)?;
         let parameter = |i: usize| widen(inputs.get(i)?);
         let (scale, bias, mean, var) = (parameter(1)?, parameter(2)?, parameter(3)?, parameter(4)?);
-        Ok(vec![through_f32(x, |x| {
+        Ok(vec![through_f32(ctx, x, |x| {
             if !x.is_empty() {
                 norm::batch_norm(ctx.exec, x, inner, self.epsilon, &scale, &bias, &mean, &var);
             }

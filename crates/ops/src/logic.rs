@@ -6,7 +6,7 @@
 use isobit_kernels::elementwise;
 use isobit_tensor::{DType, Element, Tensor};
 
-use crate::arith::run;
+use crate::arith::{owned, run};
 use crate::axes::fact;
 use crate::broadcast::{Walk, broadcast, broadcast_facts, copy_strided, zip};
 use crate::cast::convert;
@@ -203,7 +203,7 @@ fn select_f32(ctx: &RunCtx<'_>, c: &Tensor, x: &Tensor, y: Tensor) -> Result<Ten
     if c_step != 1 || !matches!(x_step, 0 | 1) {
         return select::<f32>(ctx, c, x, &y);
     }
-    let mut out = if *y.shape() == *shape { y.into_vec::<f32>()? } else { expand(ctx, &y, &shape)? };
+    let mut out = if *y.shape() == *shape { owned(ctx, y)? } else { expand(ctx, &y, &shape)? };
     let (c, x) = (c.as_slice::<bool>()?, x.as_slice::<f32>()?);
     walk.each_row(ctx.exec, &mut out, |[i, j], row| {
         elementwise::replace(ctx.exec, &c[i..], run(x, j, x_step), row);

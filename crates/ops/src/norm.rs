@@ -108,7 +108,7 @@ impl Op for Group {
             })?]);
         }
         let (scale, bias) = (read::<f32>(ctx, scale)?, read::<f32>(ctx, bias)?);
-        Ok(vec![through_f32(x, |x| {
+        Ok(vec![through_f32(ctx, x, |x| {
             if x.is_empty() {
                 return Ok(());
             }
@@ -192,7 +192,7 @@ impl Op for Rows {
             let bias = inputs.opt(2).map(|b| spread::<f32>(ctx, b, &shape[axis..])).transpose()?;
             let n = if self.outputs > 1 { stats.iter().product() } else { 0 };
             let (mut means, mut invs) = (ctx.memory.alloc::<f32>(&[n])?, ctx.memory.alloc::<f32>(&[n])?);
-            let y = through_f32(x, |x| {
+            let y = through_f32(ctx, x, |x| {
                 if self.centred {
                     let stats = (self.outputs > 1).then_some((&mut means[..], &mut invs[..]));
                     norm::layer_norm(ctx.exec, x, width, self.epsilon, &scale, bias.as_deref(), stats);

@@ -77,7 +77,7 @@ fn single(ctx: &RunCtx<'_>, shape: &[usize], x: &Tensor, y: &Tensor) -> Result<T
         _ => None,
     };
     if let Some(f) = function.filter(|_| x.shape() == shape) {
-        return through_f32(x.clone(), |x| {
+        return through_f32(ctx, x.clone(), |x| {
             unary_in_place(ctx.exec, f, x);
             Ok(())
         });

@@ -4,6 +4,7 @@
 use isobit_kernels::math::unary_in_place;
 use isobit_tensor::{DType, Element, Tensor, with_data};
 
+use crate::arith::owned;
 use crate::axes::{axes, fact, ints, known, known_ints, settled, split_axis};
 use crate::broadcast::{Walk, broadcast, broadcast_dims, copy_strided};
 use crate::fold::fold;
@@ -234,7 +235,7 @@ impl Op for View {
         let results = self.run(ctx, inputs)?;
         let [Tail::Unary(f), ..] = *tail else { return Ok((results, 0)) };
         let in_place = |x: Tensor| {
-            let (shape, mut x) = (x.shape().to_vec(), x.into_vec::<f32>()?);
+            let (shape, mut x) = (x.shape().to_vec(), owned(ctx, x)?);
             unary_in_place(ctx.exec, f, &mut x);
             Ok(Tensor::new(&shape, x)?)
         };

@@ -68,7 +68,7 @@ impl Op for Softmax {
             (Kind::Hard, t) => typed!(floats t, T => rows::<T>(x, width, hard))?,
             (Kind::Softmax, DType::F64) => rows::<f64>(x, width, softmax64)?,
             (Kind::Log, DType::F64) => rows::<f64>(x, width, log_softmax64)?,
-            (kind, _) => through_f32(x, |x| {
+            (kind, _) => through_f32(ctx, x, |x| {
                 match kind {
                     Kind::Log => norm::log_softmax(ctx.exec, x, width),
                     _ => norm::softmax(ctx.exec, x, width),

@@ -6,7 +6,7 @@ use isobit_kernels::math::{self, Unary};
 use isobit_numerics as num;
 use isobit_tensor::{DType, Tensor};
 
-use crate::arith::{number, through_f32};
+use crate::arith::{number, owned, through_f32};
 use crate::axes::fact;
 use crate::blocked::{Blockwise, Role, Value, Wanted, run_plain};
 use crate::cast::convert;
@@ -122,7 +122,7 @@ impl Op for Map {
         Ok(vec![match x.dtype() {
             DType::F64 => through_f64(x, |x| double(self.0, x))?,
             t if t.is_int() => integer(self.0, &x)?,
-            _ => through_f32(x, |x| {
+            _ => through_f32(ctx, x, |x| {
                 math::unary_in_place(ctx.exec, self.0, x);
                 Ok(())
             })?,
@@ -296,7 +296,7 @@ impl Op for Swish {
         Ok(vec![if x.dtype() == DType::F64 {
             through_f64(x, |x| x * num::sigmoid64(f64::from(alpha) * x))?
         } else {
-            through_f32(x, |x| {
+            through_f32(ctx, x, |x| {
                 if alpha == 1.0 {
                     math::unary_in_place(ctx.exec, Unary::Silu, x);
                     return Ok(());
@@ -339,7 +339,7 @@ impl Op for Shrink {
                 _ => 0.0,
             })?
         } else {
-            through_f32(x, |x| {
+            through_f32(ctx, x, |x| {
                 for x in x {
                     *x = match *x {
                         x if x < -lambd => x + bias,
@@ -406,7 +406,7 @@ impl Op for Clip {
         let x = inputs.take(0)?;
         let shape = x.shape().to_vec();
         if x.dtype() == DType::F32 {
-            let mut x = x.into_vec::<f32>()?;
+            let mut x = owned(ctx, x)?;
             let n = x.len();
             for (i, f) in [(1, Binary::Max), (2, Binary::Min)] {
                 if let Some(bound) = bound::<f32>(&inputs, i)? {
