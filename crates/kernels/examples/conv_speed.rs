@@ -1,6 +1,6 @@
 //! GMAC/s of convolutions on one thread, by kernel set, on the shapes of ResNet-50, MobileNet and EfficientNet.
 //!
-//! `cargo run --release -p isobit-kernels --example conv_speed [KERNEL_SET [CHANNELS]]`
+//! `cargo run --release -p isobit-kernels --example conv_speed [KERNEL_SET [CHANNELS [BATCH]]]` (0 channels: all)
 
 use std::time::Instant;
 
@@ -41,7 +41,8 @@ const SHAPES: [[usize; 6]; 26] = [
 
 fn main() {
     let only = std::env::args().nth(1);
-    let channels_only: Option<usize> = std::env::args().nth(2).and_then(|c| c.parse().ok());
+    let number = |i: usize| std::env::args().nth(i).and_then(|n| n.parse::<usize>().ok());
+    let (channels_only, batch) = (number(2).filter(|&c| c > 0), number(3).unwrap_or(1));
     for set in KernelSet::available().into_iter().filter(|&s| s != KernelSet::Scalar) {
         if only.as_ref().is_some_and(|o| o != set.name()) {
             continue;
@@ -53,7 +54,7 @@ fn main() {
             let pad = kernel / 2;
             let out = (side + 2 * pad - kernel) / stride + 1;
             let c = Conv2d {
-                batch: 1,
+                batch,
                 channels,
                 filters,
                 groups,
@@ -65,10 +66,10 @@ fn main() {
                 pads: [pad; 2],
             };
             let taps = channels / groups * kernel * kernel;
-            let (x, w) = (vec![0.5f32; channels * side * side], vec![0.25f32; filters * taps]);
-            let mut y = vec![0.0; filters * out * out];
+            let (x, w) = (vec![0.5f32; batch * channels * side * side], vec![0.25f32; filters * taps]);
+            let mut y = vec![0.0; batch * filters * out * out];
             let packed = Filters::default();
-            let work = (filters * out * out * taps) as f64;
+            let work = (batch * filters * out * out * taps) as f64;
             let runs = (5e9 / work).clamp(3.0, 2000.0) as usize;
             let mut best = f64::INFINITY;
             for _ in 0..runs {
@@ -77,7 +78,7 @@ fn main() {
                 let time = start.elapsed().as_secs_f64();
                 best = if time < best { time } else { best };
             }
-            let layout = |channels, side, border| Blocks { batch: 1, channels, size: [side; 2], border };
+            let layout = |channels, side, border| Blocks { batch, channels, size: [side; 2], border };
             let (from, to) = (layout(channels, side, pad), layout(filters, out, 0));
             let (bx, by) = (aligned(from.elements()), aligned(to.elements()));
             let bw = blocked::pack(Exec::new(set, &Serial), &Weights::of(&c), &w);

@@ -199,9 +199,14 @@ macro_rules! simd {
                 let (mut b, mut block) = (t.b, t.a);
                 #[cfg(target_arch = "x86_64")]
                 let mut next = t.next;
+                #[cfg(target_arch = "x86_64")]
+                let soon = *t.taps.add(t.count - 1) + per_row * far;
                 for group in 0..t.blocks {
                     let lanes = if group + 1 == t.blocks { t.last } else { t.lanes };
                     for lane in 0..lanes {
+                        // The pixels that the next tile is the first to read, one a lane.
+                        #[cfg(target_arch = "x86_64")]
+                        _mm_prefetch::<_MM_HINT_T1>(block.wrapping_add(soon + lane * far).cast());
                         for tap in 0..t.count {
                             let first = block.add(lane + *t.taps.add(tap));
                             // Every third pixel has a pointer of its own.
