@@ -56,7 +56,7 @@ fn gelu_new([half, three, factor, root, one]: [f32; 5], exchanged: bool, watched
 fn gelu_new_is_seen_and_is_what_its_operators_are() {
     const NUMBERS: [f32; 5] = [0.5, 3.0, 0.044715, 0.797_884_6, 1.0];
     let mut rng = Rng::new(5, 0);
-    let elements = |i: usize| if i % 3 == 0 { rng.f32_any() } else { rng.f32_unit() * 12.0 - 6.0 };
+    let elements = |i: usize| if i.is_multiple_of(3) { rng.f32_any() } else { rng.f32_unit() * 12.0 - 6.0 };
     let x = Tensor::vector((0..20_000).map(elements).collect::<Vec<f32>>());
     let run = |model: Model, set: KernelSet, threads: usize| -> RunResult {
         let session = Session::load(model, &Options::default().kernel_set(set).threads(threads)).unwrap();
