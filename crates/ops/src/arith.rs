@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use isobit_kernels::blocked;
 use isobit_kernels::elementwise::{self, Binary, Operand, Part};
-use isobit_tensor::{DType, Tensor, bf16, f16};
+use isobit_tensor::{DType, Tensor, bf16, f16, recycle};
 
 use crate::axes::fact;
 use crate::blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, run_plain};
@@ -340,7 +340,8 @@ pub(crate) fn owned(ctx: &RunCtx<'_>, t: Tensor) -> Result<Vec<f32>, OpError> {
     match t.try_unique::<f32>() {
         Ok((_, x)) => Ok(x),
         Err(shared) => {
-            let mut x = ctx.memory.alloc::<f32>(shared.shape())?;
+            let n = shared.len();
+            let mut x = recycle::take(n).unwrap_or_else(|| vec![0.0; n]);
             isobit_kernels::copy(ctx.exec, shared.as_slice()?, &mut x);
             Ok(x)
         }

@@ -28,17 +28,9 @@ impl Value {
         }
     }
 
-    /// The images in blocks, where it is those; [`Gated`] ones are before their gates.
-    fn images(&self) -> Option<&Blocked> {
-        match self {
-            Value::Datum(_) => None,
-            Value::Blocked(images) | Value::Gated(Gated { images, .. }) => Some(images),
-        }
-    }
-
     /// Whether it is images in blocks, whatever is still to be done to them.
     pub fn in_blocks(&self) -> bool {
-        self.images().is_some()
+        !matches!(self, Value::Datum(_))
     }
 
     /// What is known of it.

@@ -198,6 +198,7 @@ impl Op for Where {
 /// As [`select`] where runs are of elements side by side: `y`, in its own memory if nobody else needs it, and `x` in its places.
 fn select_f32(ctx: &RunCtx<'_>, c: &Tensor, x: &Tensor, y: Tensor) -> Result<Tensor, OpError> {
     let shape = broadcast(&[c.shape(), x.shape(), y.shape()])?;
+    ctx.memory.check::<f32>(&shape)?;
     let walk = Walk::broadcast(&shape, [c.shape(), x.shape()]);
     let [c_step, x_step] = walk.run_strides();
     if c_step != 1 || !matches!(x_step, 0 | 1) {

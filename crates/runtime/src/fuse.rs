@@ -6,7 +6,6 @@
 use isobit_graph::{Graph, ValueId};
 use isobit_kernels::math::Unary;
 use isobit_ops::Stage;
-
 use isobit_tensor::Tensor;
 
 use crate::program::Step;

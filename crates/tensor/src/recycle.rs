@@ -76,14 +76,22 @@ pub fn take<T: 'static>(n: usize) -> Option<Vec<T>> {
     if TypeId::of::<T>() != TypeId::of::<f32>() {
         return None;
     }
-    let mut buffer = at_least(n)?;
+    let mut buffer = kept(n, false)?;
     buffer.truncate(n);
     let buffer: &mut dyn Any = &mut buffer;
     buffer.downcast_mut::<Vec<T>>().map(std::mem::take)
 }
 
 /// As [`take`], with as many elements more as it has: one that is cut short would have to be filled before it is long again.
+/// Rather than none it is one that is several times too large, which nobody else needs as long as it lies here.
 pub fn at_least(n: usize) -> Option<Vec<f32>> {
+    kept(n, true)
+}
+
+/// How many times too large a buffer may be that is better than a fresh one.
+const LOOSE: usize = 16;
+
+fn kept(n: usize, loose: bool) -> Option<Vec<f32>> {
     if n < SHORTEST {
         return None;
     }
@@ -92,7 +100,12 @@ pub fn at_least(n: usize) -> Option<Vec<f32>> {
         let fits = |b: &Vec<f32>| b.capacity() >= n && b.capacity() / 2 <= n;
         // One that has had no more elements would have to be filled.
         let whole = list.iter().rposition(|b| fits(b) && b.len() >= n);
-        let best = whole.or_else(|| list.iter().rposition(fits))?;
+        let large = |b: &Vec<f32>| loose && b.len() >= n && b.capacity() / LOOSE <= n;
+        let large = || {
+            let found = list.iter().enumerate().filter(|(_, b)| large(b)).min_by_key(|(_, b)| b.capacity());
+            found.map(|(i, _)| i)
+        };
+        let best = whole.or_else(|| list.iter().rposition(fits)).or_else(large)?;
         Some(list.remove(best))
     })?;
     if buffer.len() < n {
