@@ -64,17 +64,17 @@ pub(crate) fn concat(ctx: &RunCtx<'_>, parts: &[&Tensor], a: i64) -> Result<Tens
         let mut out = ctx.memory.alloc::<T>(shape)?;
         let inner: usize = shape[axis + 1..].iter().product();
         let row = (shape[axis] * inner).max(1);
-        let mut column = 0;
-        for part in parts {
-            let n = part.shape()[axis] * inner;
-            if n > 0 {
-                let src = part.as_slice::<T>()?.chunks_exact(n);
-                for (o, s) in out.chunks_exact_mut(row).zip(src) {
-                    o[column..column + n].clone_from_slice(s);
+        let parts = parts.iter().map(|part| Ok((part.as_slice::<T>()?, part.shape()[axis] * inner)));
+        let parts = parts.collect::<Result<Vec<_>, OpError>>()?;
+        isobit_kernels::rows(ctx.exec, &mut out, row, 1 << 14, |first, rows| {
+            for (r, mut row) in rows.chunks_exact_mut(row).enumerate() {
+                for &(x, n) in &parts {
+                    let (own, rest) = row.split_at_mut(n);
+                    own.clone_from_slice(&x[(first + r) * n..][..n]);
+                    row = rest;
                 }
             }
-            column += n;
-        }
+        });
         Ok(Tensor::new(shape, out)?)
     }
     let shapes: Vec<Vec<Option<usize>>> = parts.iter().map(|p| known(p.shape())).collect();
