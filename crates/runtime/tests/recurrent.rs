@@ -93,3 +93,49 @@ fn entries_and_steps_are_shared_without_a_trace() {
         }
     }
 }
+
+/// A long sequence, whose input is projected in several parts, is its steps one at a time.
+#[test]
+fn a_long_sequence_is_its_steps() {
+    let (steps, batch, hidden, features) = (30, 8, 600, 5);
+    let mut rng = Rng::new(3, 0);
+    let mut graph = Graph::default();
+    let values: Vec<ValueId> =
+        (0..8).map(|i| graph.add_value(Value { name: format!("v{i}"), ..Value::default() })).collect();
+    let [x, h, c, w, r, y, last_h, last_c] = values[..] else { unreachable!() };
+    graph.inputs = vec![x, h, c];
+    graph.outputs = vec![y, last_h, last_c];
+    graph.initializers.insert(w, tensor(&mut rng, &[1, 4 * hidden, features]));
+    graph.initializers.insert(r, tensor(&mut rng, &[1, 4 * hidden, hidden]));
+    graph.nodes.push(Node {
+        op: "LSTM".into(),
+        inputs: vec![Some(x), Some(w), Some(r), None, None, Some(h), Some(c)],
+        outputs: graph.outputs.iter().map(|&v| Some(v)).collect(),
+        attrs: [("hidden_size".to_owned(), Attr::Int(hidden as i64))].into_iter().collect(),
+        ..Node::default()
+    });
+    let model = Model { graph, ..Model::default() };
+    let given = tensor(&mut rng, &[steps, batch, features]);
+    let states = [0, 1].map(|_| tensor(&mut rng, &[1, batch, hidden]));
+    for set in KernelSet::available() {
+        for threads in [1, 2] {
+            let options = Options::default().kernel_set(set).threads(threads);
+            let session = Session::load(model.clone(), &options).unwrap();
+            let run = |x: Tensor, [h, c]: [Tensor; 2]| {
+                let inputs = vec![("v0".into(), x), ("v1".into(), h), ("v2".into(), c)];
+                session.run(inputs, &RunOptions::default()).unwrap().outputs
+            };
+            let bits =
+                |t: &Tensor| t.as_slice::<f32>().unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            let whole = run(given.clone(), states.clone());
+            let (mut outputs, mut states) = (Vec::new(), states.clone());
+            for x in given.as_slice::<f32>().unwrap().chunks_exact(batch * features) {
+                let step = run(Tensor::new::<f32>(&[1, batch, features], x.to_vec()).unwrap(), states);
+                outputs.extend(bits(&step[0].1));
+                states = [step[1].1.clone(), step[2].1.clone()];
+            }
+            assert!(bits(&whole[0].1) == outputs, "{set}, {threads} threads");
+            assert!(bits(&whole[1].1) == bits(&states[0]) && bits(&whole[2].1) == bits(&states[1]));
+        }
+    }
+}

@@ -203,10 +203,15 @@ macro_rules! simd {
                 let soon = *t.taps.add(t.count - 1) + per_row * far;
                 for group in 0..t.blocks {
                     let lanes = if group + 1 == t.blocks { t.last } else { t.lanes };
+                    #[cfg(target_arch = "x86_64")]
+                    let mut ahead = block.wrapping_add(soon);
                     for lane in 0..lanes {
                         // The pixels that the next tile is the first to read, one a lane.
                         #[cfg(target_arch = "x86_64")]
-                        _mm_prefetch::<_MM_HINT_T1>(block.wrapping_add(soon + lane * far).cast());
+                        {
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                            ahead = ahead.wrapping_add(far);
+                        }
                         for tap in 0..t.count {
                             let first = block.add(lane + *t.taps.add(tap));
                             // Every third pixel has a pointer of its own.
