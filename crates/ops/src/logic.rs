@@ -8,10 +8,11 @@ use isobit_tensor::{DType, Element, Tensor};
 
 use crate::arith::{owned, run};
 use crate::axes::fact;
-use crate::broadcast::{Walk, broadcast, broadcast_facts, copy_strided, zip};
+use crate::broadcast::{Walk, broadcast, broadcast_facts, zip};
 use crate::cast::convert;
 use crate::fold::fold;
 use crate::number::Number;
+use crate::shape::expand;
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -204,19 +205,14 @@ fn select_f32(ctx: &RunCtx<'_>, c: &Tensor, x: &Tensor, y: Tensor) -> Result<Ten
     if c_step != 1 || !matches!(x_step, 0 | 1) {
         return select::<f32>(ctx, c, x, &y);
     }
-    let mut out = if *y.shape() == *shape { owned(ctx, y)? } else { expand(ctx, &y, &shape)? };
+    // Not through a clone: that would not be the only holder.
+    let y = if *y.shape() == *shape { y } else { expand(ctx, &y, &shape)? };
+    let mut out = owned(ctx, y)?;
     let (c, x) = (c.as_slice::<bool>()?, x.as_slice::<f32>()?);
     walk.each_row(ctx.exec, &mut out, |[i, j], row| {
         elementwise::replace(ctx.exec, &c[i..], run(x, j, x_step), row);
     });
     Ok(Tensor::new(&shape, out)?)
-}
-
-/// The elements of a tensor, repeated to `shape`.
-fn expand(ctx: &RunCtx<'_>, t: &Tensor, shape: &[usize]) -> Result<Vec<f32>, OpError> {
-    let mut out = ctx.memory.alloc::<f32>(shape)?;
-    copy_strided(ctx.exec, &Walk::broadcast(shape, [t.shape()]), t.as_slice()?, &mut out);
-    Ok(out)
 }
 
 fn select<T: Element>(ctx: &RunCtx<'_>, c: &Tensor, x: &Tensor, y: &Tensor) -> Result<Tensor, OpError> {

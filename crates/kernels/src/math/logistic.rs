@@ -1,11 +1,12 @@
 //! The logistic function and x times it for AVX-512: 16 elements in a vector of f32, by sums of two f32 where one is too
-//! coarse. Where the bound of the error does not decide how to round, the definition does: about one element in 700.
+//! coarse. Where the bound of the error does not decide how to round, about once in 700 elements, the program in f64 does, and
+//! where that is in doubt the definition.
 
 use std::arch::x86_64::*;
 
 use isobit_numerics::elementary::sigmoid_fast;
 
-/// e^-x is computed for |x| below this; the definition does the others.
+/// e^-x is computed for |x| below this; the others are in doubt.
 const LIMIT: f32 = 40.0;
 /// The bound of the error, relative to the result: two roundings at 2^-37 and four at 2^-38 add up to half of it.
 const BOUND: f32 = 1.0 / (1u64 << 34) as f32;
@@ -46,7 +47,7 @@ const TOGETHER: usize = 2;
 const STEP_LEN: usize = 16 * TOGETHER;
 type Some512 = [__m512; TOGETHER];
 
-/// `x[i]` = the logistic function of `x[i]`, times `x[i]` where `TIMES_X`; `definition` is asked about elements in doubt.
+/// `x[i]` = the logistic function of `x[i]`, times `x[i]` where `TIMES_X`; `definition` is asked about what stays in doubt.
 ///
 /// # Safety
 /// The machine has AVX-512 F, DQ, BW and VL.
