@@ -10,6 +10,7 @@ use isobit_tensor::{DType, Tensor, bf16, f16, recycle};
 use crate::axes::fact;
 use crate::blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, run_plain};
 use crate::broadcast::{Walk, broadcast, broadcast_facts, zip};
+use crate::entries::of_broadcast;
 use crate::fold::fold;
 use crate::number::Number;
 use crate::tail::{Stage, Tail};
@@ -39,6 +40,10 @@ impl Op for Arith {
 
     fn cost(&self, _: &[Option<Fact>], outputs: &[Fact]) -> u64 {
         outputs.iter().map(|f| f.numel().unwrap_or(0) as u64).sum()
+    }
+
+    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+        of_broadcast(operands, batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -390,6 +395,10 @@ impl Op for Variadic {
         n.saturating_mul(inputs.len() as u64)
     }
 
+    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+        of_broadcast(operands, batch)
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let n = inputs.len();
         let dtype = inputs.get(0)?.dtype();
@@ -433,6 +442,10 @@ impl Op for PRelu {
             let x = fact(inputs, 0);
             Ok(vec![Fact::new(x.dtype, x.shape.clone())])
         })
+    }
+
+    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+        of_broadcast(operands, batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -5,6 +5,7 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{through_f32, widen};
 use crate::axes::{bounded, fact};
+use crate::entries::first_alone;
 use crate::real::{Real, read, real, write};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -39,6 +40,10 @@ impl Op for Batch {
     fn cost(&self, inputs: &[Option<Fact>], _: &[Fact]) -> u64 {
         let weight = if self.training.is_some() { 6 } else { 3 };
         (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(weight)
+    }
+
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        self.training.is_none() && first_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -147,6 +147,23 @@ impl Blocked {
         Ok(Tensor::new(&self.shape(), out)?)
     }
 
+    /// Images of one layout one after the other; `None` where the layouts differ, or are too large.
+    pub(crate) fn together(ctx: &RunCtx<'_>, parts: &[Self]) -> Result<Option<Self>, OpError> {
+        let Some(first) = parts.first() else { return Ok(None) };
+        let alike = |part: &Self| Blocks { batch: first.layout.batch, ..part.layout } == first.layout;
+        if !parts.iter().all(alike) {
+            return Ok(None);
+        }
+        let layout = Blocks { batch: parts.iter().map(|part| part.layout.batch).sum(), ..first.layout };
+        Self::make(ctx.memory, layout, |mut y| {
+            for part in parts {
+                let (own, rest) = y.split_at_mut(part.elements().len());
+                own.copy_from_slice(part.elements());
+                y = rest;
+            }
+        })
+    }
+
     /// Images of the same extents, with a border, that `fill` makes of these.
     pub(crate) fn map(
         &self,

@@ -101,6 +101,11 @@ impl Op for Concat {
         })
     }
 
+    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+        let rank = fact(operands, 0).rank().unwrap_or(0);
+        !batch.contains(&false) && axis(self.axis, rank).is_ok_and(|a| a > 0)
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let parts = (0..inputs.len()).map(|i| inputs.get(i)).collect::<Result<Vec<_>, _>>()?;
         Ok(vec![concat(ctx, &parts, self.axis)?])

@@ -9,6 +9,7 @@ use isobit_tensor::{DType, Datum, Tensor};
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
 use crate::blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, run_plain};
+use crate::entries::first_alone;
 use crate::tail::{Tail, absorb, absorb_blocked};
 use crate::taps::{Axis, Taps};
 use crate::window::{Geometry, Window, two};
@@ -137,6 +138,10 @@ impl Op for Conv {
     fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
         let taps = fact(inputs, 1).known_shape().map_or(0, |w| volume(w.get(1..).unwrap_or(&[])));
         outputs.first().map_or(0, |f| (f.numel().unwrap_or(0) as u64).saturating_mul(taps))
+    }
+
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        first_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -404,6 +409,10 @@ impl Op for Transposed {
         let taps = fact(inputs, 1).known_shape().map_or(0, |w| volume(w.get(1..).unwrap_or(&[])));
         let written = outputs.first().and_then(Fact::numel).unwrap_or(0) as u64;
         (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(taps).saturating_add(written)
+    }
+
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        first_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -28,6 +28,7 @@ mod deform_conv;
 mod det;
 mod dropout;
 mod einsum;
+mod entries;
 mod error;
 mod fact;
 mod fold;

@@ -54,6 +54,13 @@ pub trait Op: Send + Sync {
         None
     }
 
+    /// Whether every result is a batch along its first axis whose entry `i` follows from entry `i` of the operands marked in `batch`
+    /// and from all of the others: then it may be computed a few entries at a time. All extents are known.
+    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+        let _ = (operands, batch);
+        false
+    }
+
     /// What this operator is as part of another one's tail, if it can be that.
     fn stage(&self) -> Option<Stage> {
         None

@@ -9,6 +9,7 @@ use isobit_tensor::{DType, Tensor};
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
 use crate::blocked::{Blocked, Blockwise, Role, Value, Wanted, run_plain};
+use crate::entries::first_alone;
 use crate::number::Number;
 use crate::window::{Geometry, Window, two};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx, Tail};
@@ -101,6 +102,11 @@ impl Op for Pool {
     fn blockwise(&self) -> Option<&dyn Blockwise> {
         let largest = matches!(self.kind, Kind::Max { indices: false, columns_first: false });
         largest.then_some(self as &dyn Blockwise)
+    }
+
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        // Indices count through the whole batch.
+        !matches!(self.kind, Kind::Max { indices: true, .. }) && first_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -417,6 +423,10 @@ impl Op for Global {
 
     fn blockwise(&self) -> Option<&dyn Blockwise> {
         matches!(self, Global::Reduce(Reduction::Mean)).then_some(self as &dyn Blockwise)
+    }
+
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        first_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -10,6 +10,7 @@ use crate::arith::{floats, narrow, widen};
 use crate::axes::{axes, bounded, fact, given, ints, known_ints};
 use crate::blocked::{Blockwise, Role, Value, Wanted, run_plain};
 use crate::cast::convert;
+use crate::entries::first_alone;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
 use crate::pool::blocked_mean;
@@ -119,6 +120,12 @@ impl Op for Reduce {
 
     fn blockwise(&self) -> Option<&dyn Blockwise> {
         matches!(self.kind, Kind::Plain(Reduction::Mean, None)).then_some(self as &dyn Blockwise)
+    }
+
+    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+        let reduced = |rank: usize| self.reduced(known_ints(operands, 1).ok()?.as_deref(), rank).ok()?;
+        let first = |reduced: Vec<bool>| reduced.first().copied();
+        first_alone(batch) && fact(operands, 0).rank().and_then(reduced).and_then(first) == Some(false)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -10,6 +10,7 @@ use crate::arith::{number, owned, through_f32};
 use crate::axes::fact;
 use crate::blocked::{Blockwise, Role, Value, Wanted, run_plain};
 use crate::cast::convert;
+use crate::entries::first_alone;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
 use crate::tail::{Stage, Tail};
@@ -112,6 +113,10 @@ impl Op for Map {
 
     fn cost(&self, _: &[Option<Fact>], outputs: &[Fact]) -> u64 {
         weighted(outputs, self.weight())
+    }
+
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        first_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -290,6 +295,10 @@ impl Op for Swish {
         weighted(outputs, 8)
     }
 
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        first_alone(batch)
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.take(0)?;
         let alpha = self.alpha;
@@ -321,6 +330,10 @@ struct Shrink {
 impl Op for Shrink {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         same(self, inputs, number)
+    }
+
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        first_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -370,6 +383,10 @@ impl Op for Sign {
         same(self, inputs, number)
     }
 
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        first_alone(batch)
+    }
+
     fn run(&self, _: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.take(0)?;
         let shape = x.shape().to_vec();
@@ -400,6 +417,10 @@ fn bound<T: Number>(inputs: &Inputs, i: usize) -> Result<Option<T>, OpError> {
 impl Op for Clip {
     fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
         same(self, inputs, number)
+    }
+
+    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+        first_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -31,6 +31,7 @@ mod options;
 pub mod packs;
 mod plan;
 mod pool;
+mod portions;
 mod program;
 mod session;
 mod signature;

@@ -14,6 +14,9 @@ pub struct Options {
     pub kernel_set: KernelSet,
     /// Threads of one run, the caller's included; by default 1.
     pub threads: usize,
+    /// Entries of a batch that a thread computes at a time, in operators that allow it, up to the first that does not; by default
+    /// as many, and as far, as suits the cache.
+    pub portion: Option<usize>,
     /// A folder where weights are kept as they were packed, so that the next load of the model finds them; by default none. Files
     /// in it may be deleted at any time, and must not be written to.
     pub packed: Option<PathBuf>,
@@ -21,7 +24,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { kernel_set: KernelSet::best(), threads: 1, packed: None }
+        Self { kernel_set: KernelSet::best(), threads: 1, portion: None, packed: None }
     }
 }
 
@@ -35,6 +38,12 @@ impl Options {
     /// These options with another number of threads.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// These options with so many entries of a batch at a time.
+    pub fn portion(mut self, entries: usize) -> Self {
+        self.portion = Some(entries);
         self
     }
 

@@ -2,6 +2,7 @@
 //! graph is one, and so is every body of control flow.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Instant;
 
 use isobit_graph::{Attr, Graph, Node, ValueId};
@@ -43,6 +44,39 @@ pub(crate) struct Program {
     tails: Vec<Vec<Link>>,
     /// How each step's result is wanted that is to be in blocks of channels.
     wanted: Vec<Option<Wanted>>,
+}
+
+/// The values of a run.
+pub(crate) struct Frame {
+    values: Vec<Option<Value>>,
+    /// Only what the graph computes counts as held by it.
+    own: Vec<bool>,
+    /// For each step that an earlier one did, the operand that is its result.
+    done: Vec<Option<usize>>,
+}
+
+impl Frame {
+    /// With the graph's inputs and then what it captures, both in its order.
+    pub(crate) fn new(graph: &Graph, given: Vec<Value>) -> Self {
+        let mut values: Vec<Option<Value>> = vec![None; graph.values.len()];
+        let captures = graph.captures.iter().map(|(inner, _)| inner);
+        for (v, value) in graph.inputs.iter().chain(captures).zip(given) {
+            values[v.0 as usize] = Some(value);
+        }
+        Self { values, own: vec![false; graph.values.len()], done: vec![None; graph.nodes.len()] }
+    }
+
+    /// Keeps what was computed.
+    pub(crate) fn hold(&mut self, v: ValueId, value: Value, run: &mut Run<'_>) -> Result<(), Stop> {
+        run.hold(&value)?;
+        self.own[v.0 as usize] = true;
+        self.values[v.0 as usize] = Some(value);
+        Ok(())
+    }
+
+    pub(crate) fn take(&mut self, v: ValueId) -> Option<Value> {
+        self.values[v.0 as usize].take()
+    }
 }
 
 /// Why a graph cannot be made ready.
@@ -223,6 +257,25 @@ impl Program {
         facts
     }
 
+    /// Whether a step was computed at load.
+    pub(crate) fn is_folded(&self, step: usize) -> bool {
+        self.folded_costs[step].is_some()
+    }
+
+    /// For each step, whether an earlier one may do it.
+    pub(crate) fn fused(&self) -> Vec<bool> {
+        let mut fused = vec![false; self.steps.len()];
+        for &(step, _) in self.tails.iter().flatten().flat_map(|link| &link.steps) {
+            fused[step] = true;
+        }
+        fused
+    }
+
+    /// The last step that a step may do with its own work.
+    pub(crate) fn reach(&self, step: usize) -> usize {
+        self.tails[step].iter().flat_map(|link| &link.steps).map(|&(s, _)| s).max().unwrap_or(step)
+    }
+
     /// Runs the graph on its inputs, and on what it captures, both in its order.
     pub(crate) fn run(
         &self,
@@ -230,17 +283,30 @@ impl Program {
         inputs: Vec<Datum>,
         captured: Vec<Datum>,
     ) -> Result<Vec<Datum>, Stop> {
-        let graph = &self.graph;
-        let mut values: Vec<Option<Value>> = vec![None; graph.values.len()];
-        let captures = graph.captures.iter().map(|(inner, _)| inner);
-        for (v, datum) in graph.inputs.iter().zip(inputs).chain(captures.zip(captured)) {
-            values[v.0 as usize] = Some(Value::Datum(datum));
+        let mut frame =
+            Frame::new(&self.graph, inputs.into_iter().chain(captured).map(Value::Datum).collect());
+        self.run_steps(0..self.steps.len(), run, &mut frame)?;
+        for (value, _) in frame.values.iter().zip(&frame.own).filter(|(_, own)| **own) {
+            value.iter().for_each(|v| run.release(v));
         }
-        // Only what this graph computes counts as held by it.
-        let mut own = vec![false; graph.values.len()];
-        let mut done = vec![None; graph.nodes.len()];
+        Ok(self.outputs(frame))
+    }
+
+    /// The results of the graph.
+    pub(crate) fn outputs(&self, frame: Frame) -> Vec<Datum> {
+        self.graph.outputs.iter().map(|&v| self.lookup(v, &frame.values)).collect()
+    }
+
+    /// Runs some of the steps.
+    pub(crate) fn run_steps(
+        &self,
+        steps: Range<usize>,
+        run: &mut Run<'_>,
+        frame: &mut Frame,
+    ) -> Result<(), Stop> {
+        let graph = &self.graph;
         let stream = if run.depth == 0 { 0 } else { run.iterations << 32 };
-        for step in 0..graph.nodes.len() {
+        for step in steps {
             run.step()?;
             let before = run.cost;
             let start = (run.profile && run.depth == 0).then(Instant::now);
@@ -248,29 +314,23 @@ impl Program {
                 run.charge(cost)?;
                 continue;
             }
-            let results = self.step(step, run, &mut values, &own, &mut done, stream)?;
+            let results = self.step(step, run, frame, stream)?;
             if let Some(start) = start {
                 let (time, cost) = (start.elapsed(), run.cost - before);
-                run.times.push(Timed { step, time, cost, fused: done[step].is_some() });
+                run.times.push(Timed { step, time, cost, fused: frame.done[step].is_some() });
             }
             for (v, value) in graph.nodes[step].outputs.iter().zip(results) {
-                if let Some(v) = v {
-                    run.hold(&value)?;
-                    own[v.0 as usize] = true;
-                    values[v.0 as usize] = Some(value);
+                if let Some(v) = *v {
+                    frame.hold(v, value, run)?;
                 }
             }
             for v in &self.plan.frees[step] {
-                if let Some(value) = values[v.0 as usize].take().filter(|_| own[v.0 as usize]) {
+                if let Some(value) = frame.take(*v).filter(|_| frame.own[v.0 as usize]) {
                     run.release(&value);
                 }
             }
         }
-        let outputs = graph.outputs.iter().map(|&v| self.lookup(v, &values)).collect();
-        for (value, _) in values.iter().zip(own).filter(|(_, own)| *own) {
-            value.iter().for_each(|v| run.release(v));
-        }
-        Ok(outputs)
+        Ok(())
     }
 
     /// A value that is known to be defined, and not in blocks: results of the graph and what bodies capture are not.
@@ -288,12 +348,11 @@ impl Program {
         &self,
         step: usize,
         run: &mut Run<'_>,
-        values: &mut [Option<Value>],
-        own: &[bool],
-        done: &mut [Option<usize>],
+        frame: &mut Frame,
         stream: u64,
     ) -> Result<Vec<Value>, Stop> {
         let node = &self.graph.nodes[step];
+        let Frame { values, own, done } = frame;
         let at = |error: OpError| Stop::Step { step, error };
         let tail = self.tail(step, values);
         let operands = self.operands(step, run, values, own);
@@ -357,7 +416,7 @@ impl Program {
         Ok(results)
     }
 
-    fn ctx<'r>(&self, run: &Run<'r>, step: u64) -> RunCtx<'r> {
+    pub(crate) fn ctx<'r>(&self, run: &Run<'r>, step: u64) -> RunCtx<'r> {
         RunCtx { exec: run.exec, memory: run.memory, seed: run.seed, step }
     }
 

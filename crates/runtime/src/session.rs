@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use isobit_graph::{Graph, Model};
-use isobit_kernels::{Exec, KernelSet, Threads, fp};
+use isobit_kernels::{Exec, KernelSet, Parallel, Threads, fp};
 use isobit_ops::{Fact, Memory};
 use isobit_tensor::recycle::{self, Spare};
 use isobit_tensor::{DType, Datum, Shape, Tensor};
@@ -12,6 +12,7 @@ use crate::meter::{Run, Stop};
 use crate::packs::{Kept, Packer};
 use crate::plan::Disorder;
 use crate::pool::pool;
+use crate::portions::Portions;
 use crate::program::{BuildError, Program, Step};
 use crate::{DataResult, LoadError, NodeRef, Options, RunError, RunOptions, RunResult, StepTime, signature};
 
@@ -22,16 +23,26 @@ pub struct Session {
     set: KernelSet,
     pool: Threads,
     kept: Kept,
-    /// Metered cost by input types and shapes, for graphs whose shapes follow from those of their inputs.
-    costs: Mutex<BTreeMap<Signature, Option<u64>>>,
+    portion: Option<usize>,
+    /// By input types and shapes.
+    known: Mutex<BTreeMap<Signature, Known>>,
     /// Buffers kept from run to run, one set for each run at a time.
     spares: Mutex<Vec<Spare>>,
+}
+
+/// What is known of a run before it begins.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// Metered cost, for graphs whose shapes follow from those of their inputs.
+    cost: Option<u64>,
+    /// How it computes a batch.
+    portions: Option<Arc<Portions>>,
 }
 
 /// Types and shapes of the inputs.
 type Signature = Vec<(DType, Shape)>;
 
-/// Input shapes whose cost is remembered; a caller with ever new shapes must not fill the memory.
+/// Input shapes of which it is remembered; a caller with ever new shapes must not fill the memory.
 const REMEMBERED_SHAPES: usize = 64;
 
 impl std::fmt::Debug for Session {
@@ -60,7 +71,8 @@ impl Session {
         let build = || Program::build(graph, &|_| None, &packer);
         let program = fp::with_profile_env(build).map_err(|e| load_error(&model, e))?;
         let kept = packer.keep();
-        Ok(Self { model, program, set, pool, kept, costs: Mutex::default(), spares: Mutex::default() })
+        let (known, spares) = Default::default();
+        Ok(Self { model, program, set, pool, kept, portion: options.portion, known, spares })
     }
 
     /// The model as loaded, without its constants.
@@ -96,14 +108,14 @@ impl Session {
         options: &RunOptions,
     ) -> Result<DataResult, RunError> {
         let inputs = signature::bind(&self.model.graph, inputs)?;
-        let known_cost = self.cost_of(&inputs);
-        if known_cost.is_some_and(|cost| cost > options.limits.cost) {
+        let known = self.known(&inputs);
+        if known.cost.is_some_and(|cost| cost > options.limits.cost) {
             return Err(RunError::Limit { what: "units of metered cost", limit: options.limits.cost });
         }
         let lock = || self.spares.lock().unwrap_or_else(|e| e.into_inner());
         let mut spare = lock().pop().unwrap_or_default();
         let result =
-            recycle::with(&mut spare, || fp::with_profile_env(|| self.execute(inputs, options, known_cost)));
+            recycle::with(&mut spare, || fp::with_profile_env(|| self.execute(inputs, options, known)));
         lock().push(spare);
         result
     }
@@ -112,46 +124,61 @@ impl Session {
     /// the shapes alone.
     pub fn known_cost(&self, inputs: &[Tensor]) -> Option<u64> {
         let inputs: Vec<Datum> = inputs.iter().cloned().map(Datum::Tensor).collect();
-        self.cost_of(&inputs)
+        self.known(&inputs).cost
     }
 
-    fn cost_of(&self, inputs: &[Datum]) -> Option<u64> {
+    fn known(&self, inputs: &[Datum]) -> Known {
         // Types too: what follows from the shapes is that every step takes its operands.
         let signatures = inputs.iter().map(|d| d.as_tensor().map(|t| (t.dtype(), t.shape().into())));
-        let key = signatures.collect::<Option<Signature>>()?;
-        let mut costs = self.costs.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(&cost) = costs.get(&key) {
-            return cost;
+        let Some(key) = signatures.collect::<Option<Signature>>() else { return Known::default() };
+        let mut all = self.known.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(known) = all.get(&key) {
+            return known.clone();
         }
         let facts = inputs.iter().map(Fact::of).collect();
         let steps: Vec<Option<&Step>> = self.program.steps.iter().map(Some).collect();
         let known = |v| self.program.constant(v).cloned();
-        let cost =
-            propagate(&self.program.graph, &steps, facts, Vec::new(), &known, &self.program.taken).cost();
-        if costs.len() >= REMEMBERED_SHAPES {
-            costs.pop_first();
+        let program = &self.program;
+        let inference = propagate(&program.graph, &steps, facts, Vec::new(), &known, &program.taken);
+        let cost = inference.cost();
+        let portions = || Portions::find(program, &inference.facts, self.pool.threads(), self.portion);
+        let known = Known { cost, portions: cost.and_then(|_| portions()).map(Arc::new) };
+        if all.len() >= REMEMBERED_SHAPES {
+            all.pop_first();
         }
-        costs.insert(key, cost);
-        cost
+        all.insert(key, known.clone());
+        known
     }
 
     fn execute(
         &self,
         inputs: Vec<Datum>,
         options: &RunOptions,
-        known_cost: Option<u64>,
+        known: Known,
     ) -> Result<DataResult, RunError> {
         let graph = &self.model.graph;
         let node = |step: usize| NodeRef::new(&self.model, step, &graph.nodes[step]);
         let memory = Memory::new(options.limits.tensor_bytes);
         let exec = Exec::new(self.set, &self.pool);
-        let mut run = Run::new(exec, &memory, options, known_cost.is_none());
-        let outputs = self.program.run(&mut run, inputs, Vec::new()).map_err(|stop| match stop {
+        let begin = || Run::new(exec, &memory, options, known.cost.is_none());
+        let mut run = begin();
+        let portions = known.portions.filter(|p| p.within(&options.limits));
+        let in_portions =
+            portions.and_then(|p| p.run(&self.program, &mut run, inputs.clone(), &self.spares).ok());
+        let outputs = in_portions.map_or_else(
+            || {
+                // The failure that everybody agrees on is the one of the whole batch.
+                run = begin();
+                self.program.run(&mut run, inputs, Vec::new())
+            },
+            Ok,
+        );
+        let outputs = outputs.map_err(|stop| match stop {
             Stop::Limit { what, limit } => RunError::Limit { what, limit },
             Stop::Step { step, error } => RunError::Op { node: node(step), source: error },
         })?;
         let names = graph.outputs.iter().map(|&v| graph.value(v).name.clone());
-        let cost = known_cost.unwrap_or(run.cost);
+        let cost = known.cost.unwrap_or(run.cost);
         let steps = run.times.into_iter();
         let steps = steps
             .map(|t| StepTime { node: node(t.step), time: t.time, cost: t.cost, fused: t.fused })

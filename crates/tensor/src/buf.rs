@@ -37,6 +37,25 @@ trait Lent<T>: AsRef<[T]> + fmt::Debug + Send + Sync {
     fn release(&self, elements: Range<usize>);
 }
 
+/// Some elements of another buffer.
+#[derive(Debug)]
+struct Part<T: 'static> {
+    of: Buf<T>,
+    range: Range<usize>,
+}
+
+impl<T> AsRef<[T]> for Part<T> {
+    fn as_ref(&self) -> &[T] {
+        &self.of[self.range.clone()]
+    }
+}
+
+impl<T: fmt::Debug + Send + Sync> Lent<T> for Part<T> {
+    fn release(&self, elements: Range<usize>) {
+        self.of.release(self.range.start + elements.start..self.range.start + elements.end);
+    }
+}
+
 impl<T: Pod + fmt::Debug + Send + Sync> Lent<T> for Elements<T> {
     fn release(&self, elements: Range<usize>) {
         self.release(elements);
@@ -65,6 +84,18 @@ impl<T> Buf<T> {
     /// True when no other tensor shares these elements, nor a file.
     pub fn is_unique(&self) -> bool {
         matches!(&self.0, Held::Own(own) if Arc::strong_count(own) == 1)
+    }
+
+    /// Some of the elements, shared.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn part(&self, range: Range<usize>) -> Self
+    where
+        T: Clone + fmt::Debug + Send + Sync,
+    {
+        assert!(range.start <= range.end && range.end <= self.len());
+        Buf(Held::Lent(Arc::new(Part { of: self.clone(), range })))
     }
 
     /// Where the elements lie in a file: lets go of the memory that some took when they were looked at.

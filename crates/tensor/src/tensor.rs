@@ -1,4 +1,5 @@
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::small::*;
@@ -257,6 +258,23 @@ impl Tensor {
         Ok(Self { shape: shape.into(), data: self.data, root: None })
     }
 
+    /// Some entries along the first axis; they share the elements. `None` where there are not as many.
+    pub fn entries(&self, range: Range<usize>) -> Option<Self> {
+        fn part<T: Element>(b: &Buf<T>, range: Range<usize>) -> Data {
+            T::wrap(b.part(range))
+        }
+        let (&n, rest) = self.shape.split_first()?;
+        if range.start > range.end || range.end > n {
+            return None;
+        }
+        let entry: usize = rest.iter().product();
+        let elements = range.start * entry..range.end * entry;
+        let mut shape = self.shape.clone();
+        shape[0] = range.len();
+        let data = with_data!(&self.data, b => part(b, elements));
+        Some(Self { shape, data, root: None })
+    }
+
     /// Computes the commitment and keeps it, so that [`Tensor::root`] and [`Tensor::sealed`] have it at hand.
     pub fn seal(&mut self) {
         self.seal_as(self.root());
@@ -313,6 +331,18 @@ mod tests {
         let t = t.try_unique::<i64>().unwrap_err();
         drop(shared);
         assert_eq!(t.try_unique::<i64>().unwrap().1, [1, 2]);
+    }
+
+    #[test]
+    fn entries_are_those_of_the_first_axis() {
+        let t = Tensor::new(&[3, 2], vec![1i32, 2, 3, 4, 5, 6]).unwrap();
+        let part = t.entries(1..3).unwrap();
+        assert_eq!((part.shape(), part.as_slice::<i32>().unwrap()), (&[2, 2][..], &[3, 4, 5, 6][..]));
+        assert_eq!(part.entries(1..2).unwrap().into_vec::<i32>().unwrap(), [5, 6]);
+        assert!(part.try_unique::<i32>().is_err());
+        assert!(t.entries(2..2).unwrap().is_empty());
+        assert!(t.entries(2..4).is_none() && Tensor::scalar(1f32).entries(0..0).is_none());
+        assert_eq!(Tensor::zeros(DType::F32, &[2, 0]).unwrap().entries(1..2).unwrap().shape(), [1, 0]);
     }
 
     #[test]

@@ -1,0 +1,310 @@
+//! Batches a portion at a time: the images that the first layers of a network make of a whole batch are many times larger
+//! than a core's cache, those of one entry are not. Each thread takes portions of its own through all of these layers; the layers
+//! after them, whose weights are larger than their images, take the batch as one.
+//!
+//! Nothing of it shows: an operator in a portion computes what it would have computed of these entries in the batch
+//! ([`isobit_ops::Op::entrywise`]). A run that could reach a limit, or that fails, is one without portions.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use isobit_graph::ValueId;
+use isobit_kernels::{Exec, Serial};
+use isobit_ops::{Fact, OpError, Value};
+use isobit_tensor::recycle::{self, Spare};
+use isobit_tensor::{DType, Datum};
+
+use crate::Limits;
+use crate::meter::{Run, Stop, Timed};
+use crate::program::{Frame, Program, Step};
+
+/// What of a core's cache is for images.
+const CACHE: f64 = (1 << 20) as f64;
+/// What a step costs besides its work, in bytes moved.
+const STEP: f64 = 20_000.0;
+/// A byte of weights is asked for ahead of its use: it costs this part of one of an image.
+const WEIGHTS: f64 = 0.25;
+
+/// How a program computes batches of some extents.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Portions {
+    /// The steps before this one are those that take portions.
+    until: usize,
+    /// Entries of a batch, and of a portion.
+    batch: usize,
+    entries: usize,
+    /// For each input of the graph, whether it is a batch.
+    inputs: Vec<bool>,
+    /// What these steps compute and others need.
+    results: Vec<ValueId>,
+    /// Bytes of the largest tensor, and of all.
+    largest: u64,
+    all: u64,
+}
+
+/// What a step moves: bytes of images for each entry, and bytes of weights.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moved {
+    images: f64,
+    weights: f64,
+}
+
+impl Moved {
+    /// What an entry costs a thread in a portion (or a share of the batch) of so many.
+    fn cost(self, entries: f64) -> f64 {
+        let beyond = (1.0 - CACHE / (self.images * entries).max(CACHE)).max(0.0);
+        self.images * beyond + (self.weights * WEIGHTS + STEP) / entries
+    }
+}
+
+/// The steps from the first that compute each entry of a batch by itself.
+struct Prefix<'a> {
+    program: &'a Program,
+    facts: &'a [Fact],
+    batch: usize,
+    /// For each value, whether it is a batch.
+    inside: Vec<bool>,
+    /// For each step, whether an earlier one may do it.
+    fused: Vec<bool>,
+    /// What each of the steps moves.
+    moved: Vec<Moved>,
+}
+
+impl<'a> Prefix<'a> {
+    fn new(program: &'a Program, facts: &'a [Fact]) -> Option<Self> {
+        let graph = &program.graph;
+        let shape = |v: &ValueId| facts[v.0 as usize].known_shape();
+        let batch = *graph.inputs.first().and_then(shape)?.first()?;
+        let mut inside = vec![false; facts.len()];
+        for v in &graph.inputs {
+            inside[v.0 as usize] = batch > 1 && shape(v).is_some_and(|s| s.first() == Some(&batch));
+        }
+        let mut prefix = Self { program, facts, batch, inside, fused: program.fused(), moved: Vec::new() };
+        while prefix.moved.len() < graph.nodes.len()
+            && let Some(moved) = prefix.take(prefix.moved.len())
+        {
+            prefix.moved.push(moved);
+        }
+        (!prefix.moved.is_empty()).then_some(prefix)
+    }
+
+    /// One step more, where it computes each entry by itself.
+    fn take(&mut self, step: usize) -> Option<Moved> {
+        let node = &self.program.graph.nodes[step];
+        if self.program.is_folded(step) {
+            return Some(Moved::default());
+        }
+        let Step::Op(op) = &self.program.steps[step] else { return None };
+        let fact = |v: &Option<ValueId>| v.map(|v| self.facts[v.0 as usize].clone());
+        let operands: Vec<_> = node.inputs.iter().map(fact).collect();
+        let batch = |v: &Option<ValueId>| v.is_some_and(|v| self.inside[v.0 as usize]);
+        let marks: Vec<bool> = node.inputs.iter().map(batch).collect();
+        if !marks.contains(&true) || !op.entrywise(&operands, &marks) {
+            return None;
+        }
+        let mut moved = Moved::default();
+        for (v, batch) in node.inputs.iter().zip(marks) {
+            let bytes = v.map_or(0.0, |v| self.bytes(v));
+            *(if batch { &mut moved.images } else { &mut moved.weights }) += bytes;
+        }
+        for &v in node.outputs.iter().flatten() {
+            let fact = &self.facts[v.0 as usize];
+            if fact.dtype? == DType::String || fact.known_shape()?.first() != Some(&self.batch) {
+                return None;
+            }
+            self.inside[v.0 as usize] = true;
+            // What an earlier step does with its result is read nowhere, and written nowhere else.
+            moved.images += self.bytes(v) * if self.fused[step] { -1.0 } else { 1.0 };
+        }
+        moved.images = moved.images.max(0.0) / self.batch as f64;
+        Some(moved)
+    }
+
+    fn bytes(&self, v: ValueId) -> f64 {
+        bytes(&self.facts[v.0 as usize]) as f64
+    }
+
+    /// Where the prefix is best cut for portions of so many entries, and what an entry costs less.
+    fn cut(&self, entries: usize, threads: usize) -> (f64, usize) {
+        let program = self.program;
+        let last_use = last_uses(program);
+        let share = (self.batch as f64 / threads as f64).max(1.0);
+        let (mut best, mut gain, mut live) = ((0.0, 0), 0.0, 0.0);
+        // No step before the cut may do one that is behind it.
+        let mut reaches = 0;
+        let mut dropped = vec![Vec::new(); self.moved.len()];
+        for (step, moved) in self.moved.iter().enumerate() {
+            reaches = program.reach(step).max(reaches);
+            if !program.is_folded(step) {
+                gain += moved.cost(share) - moved.cost(entries as f64);
+            }
+            for &v in program.graph.nodes[step].outputs.iter().flatten() {
+                let n = self.bytes(v) / self.batch as f64;
+                live += n;
+                if let Some(dropped) = dropped.get_mut(last_use[v.0 as usize]) {
+                    dropped.push(n);
+                } else if program.is_folded(step) {
+                    live -= n;
+                }
+            }
+            live -= dropped[step].iter().sum::<f64>();
+            // What is live is written once more, and read.
+            if reaches <= step && gain - 2.0 * live > best.0 {
+                best = (gain - 2.0 * live, step + 1);
+            }
+        }
+        best
+    }
+
+    /// The longest cut there is.
+    fn whole(&self) -> usize {
+        let reach = |cut: usize| (0..cut).map(|step| self.program.reach(step)).max().unwrap_or(0);
+        (0..=self.moved.len()).rev().find(|&cut| cut == 0 || reach(cut) < cut).unwrap_or(0)
+    }
+
+    fn portions(self, until: usize, entries: usize) -> Portions {
+        let graph = &self.program.graph;
+        let last_use = last_uses(self.program);
+        let made = |step: usize| graph.nodes[step].outputs.iter().flatten().copied();
+        let made = (0..until).filter(|&step| !self.program.is_folded(step)).flat_map(made);
+        let results = made.filter(|v| last_use[v.0 as usize] >= until).collect();
+        let sizes =
+            || graph.nodes.iter().flat_map(|n| &n.outputs).flatten().map(|v| &self.facts[v.0 as usize]);
+        Portions {
+            until,
+            batch: self.batch,
+            entries,
+            inputs: graph.inputs.iter().map(|v| self.inside[v.0 as usize]).collect(),
+            results,
+            largest: sizes().map(bytes).max().unwrap_or(0),
+            all: sizes().map(bytes).fold(0, u64::saturating_add),
+        }
+    }
+}
+
+fn bytes(fact: &Fact) -> u64 {
+    let width = fact.dtype.map_or(8, |t| t.bits().div_ceil(8) as u64);
+    fact.numel().map_or(u64::MAX, |n| (n as u64).saturating_mul(width))
+}
+
+/// The last step that uses each value; beyond all of them for what the caller or nobody needs.
+fn last_uses(program: &Program) -> Vec<usize> {
+    let graph = &program.graph;
+    let mut last = vec![0; graph.values.len()];
+    for (step, node) in graph.nodes.iter().enumerate() {
+        for v in node.inputs.iter().flatten().copied().chain(node.captured()) {
+            last[v.0 as usize] = step;
+        }
+    }
+    for v in &graph.outputs {
+        last[v.0 as usize] = usize::MAX;
+    }
+    last
+}
+
+impl Portions {
+    /// The portions that suit a batch of which these facts are known, where any do; of `entries` each, where that is given.
+    pub(crate) fn find(
+        program: &Program,
+        facts: &[Fact],
+        threads: usize,
+        entries: Option<usize>,
+    ) -> Option<Self> {
+        let prefix = Prefix::new(program, facts)?;
+        if let Some(entries) = entries {
+            let cut = prefix.whole();
+            return (cut > 0 && (1..prefix.batch).contains(&entries)).then(|| prefix.portions(cut, entries));
+        }
+        // Every thread is to have some.
+        let sizes = (0..usize::BITS).map(|i| 1 << i).take_while(|n| n * threads <= prefix.batch);
+        let cuts = sizes.map(|n| (prefix.cut(n, threads), n)).filter(|((gain, _), _)| *gain > 0.0);
+        let ((_, cut), entries) = cuts.max_by(|(a, _), (b, _)| a.0.total_cmp(&b.0))?;
+        (entries < prefix.batch).then(|| prefix.portions(cut, entries))
+    }
+
+    /// Whether a run of which no limit can be reached; results may be as large as several of them together.
+    pub(crate) fn within(&self, limits: &Limits) -> bool {
+        self.largest <= limits.tensor_bytes / 4 && self.all <= limits.held_bytes / 4
+    }
+
+    /// Runs the program on inputs of these extents.
+    pub(crate) fn run(
+        &self,
+        program: &Program,
+        run: &mut Run<'_>,
+        inputs: Vec<Datum>,
+        spares: &Mutex<Vec<Spare>>,
+    ) -> Result<Vec<Datum>, Stop> {
+        let (exec, threads) = (run.exec, run.exec.pool().threads());
+        let portions = self.batch / self.entries / threads * threads;
+        let one = |range: Range<usize>, mut run: Run<'_>| {
+            let inputs = inputs.iter().zip(&self.inputs).map(|(x, &batch)| {
+                let x = Value::from(x.clone());
+                if batch { x.entries(range.clone()).ok_or_else(not_a_batch) } else { Ok(x) }
+            });
+            let mut frame = Frame::new(&program.graph, inputs.collect::<Result<_, _>>()?);
+            program.run_steps(0..self.until, &mut run, &mut frame)?;
+            let results = self.results.iter().map(|&v| frame.take(v).ok_or_else(not_a_batch));
+            Ok((results.collect::<Result<Vec<_>, Stop>>()?, run.times))
+        };
+        let done: Vec<_> = (0..portions).map(|_| Mutex::new(None)).collect();
+        let alone = Exec::new(exec.set(), &Serial);
+        let shared = &*run;
+        exec.pool().for_each(portions, &|i| {
+            let mut spare = lock(spares).pop().unwrap_or_default();
+            let range = i * self.entries..(i + 1) * self.entries;
+            let result = recycle::with(&mut spare, || one(range, shared.part(alone)));
+            *lock(&done[i]) = Some(result);
+            lock(spares).push(spare);
+        });
+        let mut parts = Vec::with_capacity(portions + 1);
+        for result in done {
+            let result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (values, times) = result.expect("every portion was run")?;
+            // Threads do them side by side.
+            run.times.extend(times.into_iter().map(|t| Timed { time: t.time / threads as u32, ..t }));
+            parts.push(values);
+        }
+        // What is left is too little for all threads.
+        let rest = portions * self.entries..self.batch;
+        if !rest.is_empty() {
+            let (values, times) = one(rest, run.part(exec))?;
+            run.times.extend(times);
+            parts.push(values);
+        }
+        run.times = summed(std::mem::take(&mut run.times));
+        let mut frame = Frame::new(&program.graph, inputs.into_iter().map(Value::from).collect());
+        let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
+        for &v in &self.results {
+            let parts: Vec<Value> = parts.iter_mut().filter_map(Iterator::next).collect();
+            let value = Value::together(&program.ctx(run, 0), parts);
+            frame.hold(v, value.map_err(|error| Stop::Step { step: self.until, error })?, run)?;
+        }
+        program.run_steps(self.until..program.steps.len(), run, &mut frame)?;
+        Ok(program.outputs(frame))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn not_a_batch() -> Stop {
+    Stop::Step { step: 0, error: OpError::input("not a batch") }
+}
+
+/// The times of each step together, in the order of steps.
+fn summed(mut times: Vec<Timed>) -> Vec<Timed> {
+    times.sort_by_key(|t| t.step);
+    let mut sums: Vec<Timed> = Vec::new();
+    for t in times {
+        match sums.last_mut().filter(|sum| sum.step == t.step) {
+            Some(sum) => {
+                sum.time += t.time;
+                sum.cost = sum.cost.saturating_add(t.cost);
+            }
+            None => sums.push(t),
+        }
+    }
+    sums
+}
