@@ -22,8 +22,10 @@ use crate::program::{Frame, Program, Step};
 const CACHE: f64 = (1 << 20) as f64;
 /// What a step costs besides its work, in bytes moved.
 const STEP: f64 = 20_000.0;
-/// A byte of weights is asked for ahead of its use: it costs this part of one of an image.
-const WEIGHTS: f64 = 0.25;
+/// Weights that the next portion finds in the last cache.
+const KEPT: f64 = (16 << 20) as f64;
+/// What a byte of weights costs from there, and from memory, where one of an image costs 1: it is asked for ahead of its use.
+const WEIGHT: [f64; 2] = [0.05, 0.4];
 
 /// How a program computes batches of some extents.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +44,7 @@ pub(crate) struct Portions {
     all: u64,
 }
 
-/// What a step moves: bytes of images for each entry, and bytes of weights.
+/// What a step moves: bytes of images for each entry, and of weights, less where they are kept.
 #[derive(Debug, Clone, Copy, Default)]
 struct Moved {
     images: f64,
@@ -53,7 +55,7 @@ impl Moved {
     /// What an entry costs a thread in a portion (or a share of the batch) of so many.
     fn cost(self, entries: f64) -> f64 {
         let beyond = (1.0 - CACHE / (self.images * entries).max(CACHE)).max(0.0);
-        self.images * beyond + (self.weights * WEIGHTS + STEP) / entries
+        self.images * beyond + (self.weights + STEP) / entries
     }
 }
 
@@ -66,6 +68,8 @@ struct Prefix<'a> {
     inside: Vec<bool>,
     /// For each step, whether an earlier one may do it.
     fused: Vec<bool>,
+    /// Bytes of their weights.
+    weights: f64,
     /// What each of the steps moves.
     moved: Vec<Moved>,
 }
@@ -79,7 +83,8 @@ impl<'a> Prefix<'a> {
         for v in &graph.inputs {
             inside[v.0 as usize] = batch > 1 && shape(v).is_some_and(|s| s.first() == Some(&batch));
         }
-        let mut prefix = Self { program, facts, batch, inside, fused: program.fused(), moved: Vec::new() };
+        let mut prefix =
+            Self { program, facts, batch, inside, fused: program.fused(), weights: 0.0, moved: Vec::new() };
         while prefix.moved.len() < graph.nodes.len()
             && let Some(moved) = prefix.take(prefix.moved.len())
         {
@@ -116,6 +121,8 @@ impl<'a> Prefix<'a> {
             // What an earlier step does with its result is read nowhere, and written nowhere else.
             moved.images += self.bytes(v) * if self.fused[step] { -1.0 } else { 1.0 };
         }
+        self.weights += moved.weights;
+        moved.weights *= WEIGHT[usize::from(self.weights > KEPT)];
         moved.images = moved.images.max(0.0) / self.batch as f64;
         Some(moved)
     }
@@ -307,4 +314,183 @@ fn summed(mut times: Vec<Timed>) -> Vec<Timed> {
         }
     }
     sums
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use isobit_graph::{Attr, Graph, Model, Node, Value as GraphValue};
+    use isobit_kernels::KernelSet;
+    use isobit_tensor::Tensor;
+
+    use super::*;
+    use crate::{Options, RunError, RunOptions, Session};
+
+    struct Build(Graph);
+
+    impl Build {
+        fn new() -> Self {
+            let mut build = Self(Graph::default());
+            let x = build.value();
+            build.0.inputs.push(x);
+            build
+        }
+
+        fn value(&mut self) -> ValueId {
+            let name = format!("v{}", self.0.values.len());
+            self.0.add_value(GraphValue { name, ..GraphValue::default() })
+        }
+
+        fn constant(&mut self, t: Tensor) -> ValueId {
+            let v = self.value();
+            self.0.initializers.insert(v, t);
+            v
+        }
+
+        fn node(&mut self, op: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> ValueId {
+            let y = self.value();
+            self.0.nodes.push(Node {
+                op: op.into(),
+                inputs: inputs.iter().map(|&v| Some(v)).collect(),
+                outputs: vec![Some(y)],
+                attrs: attrs.iter().map(|(name, attr)| ((*name).to_owned(), attr.clone())).collect(),
+                ..Node::default()
+            });
+            y
+        }
+
+        fn conv(&mut self, x: ValueId, [m, c, k]: [usize; 3], stride: i64) -> ValueId {
+            let w = self.constant(Tensor::zeros(DType::F32, &[m, c, k, k]).unwrap());
+            let (pads, strides) = (vec![k as i64 / 2; 4], vec![stride; 2]);
+            self.node("Conv", &[x, w], &[("pads", Attr::Ints(pads)), ("strides", Attr::Ints(strides))])
+        }
+
+        fn load(mut self, outputs: &[ValueId], options: &Options) -> Session {
+            self.0.outputs = outputs.to_vec();
+            let opsets = BTreeMap::from([(String::new(), 22)]);
+            Session::load(Model { graph: self.0, opsets, ir_version: 10, ..Model::default() }, options)
+                .unwrap()
+        }
+    }
+
+    fn portions(session: &Session, shape: &[usize]) -> Option<Portions> {
+        let x = Datum::Tensor(Tensor::zeros(DType::F32, shape).unwrap());
+        session.known(&[x]).portions.map(|p| (*p).clone())
+    }
+
+    /// Large images and then large weights: the batch is whole again where weights begin to weigh more.
+    #[test]
+    fn images_go_alone_as_long_as_they_weigh_more_than_weights() {
+        for threads in [1, 2] {
+            let mut b = Build::new();
+            let mut x = b.0.inputs[0];
+            for (m, c) in [(32, 3), (64, 32), (64, 64)] {
+                x = b.conv(x, [m, c, 3], 1);
+                x = b.node("Relu", &[x], &[]);
+            }
+            x = b.conv(x, [64, 64, 3], 16);
+            for (m, c) in [(1024, 64), (1024, 1024), (1024, 1024)] {
+                x = b.conv(x, [m, c, 3], 2);
+            }
+            let session = b.load(&[x], &Options::default().threads(threads));
+            let found = portions(&session, &[8, 3, 112, 112]).unwrap();
+            assert_eq!((found.entries, found.batch, &found.inputs[..]), (1, 8, &[true][..]));
+            assert_eq!((found.until, found.results.len()), (7, 1));
+            // One image, as many as there are threads at most, small ones.
+            assert_eq!(portions(&session, &[1, 3, 112, 112]), None);
+            assert_eq!(portions(&session, &[8, 3, 16, 16]), None);
+        }
+    }
+
+    #[test]
+    fn a_batch_ends_where_entries_meet() {
+        let portion = Options::default().portion(1);
+        let axes = |b: &mut Build, axis: i64| b.constant(Tensor::vector(vec![axis]));
+        let until = |f: &dyn Fn(&mut Build, ValueId) -> ValueId| {
+            let mut b = Build::new();
+            let x = b.0.inputs[0];
+            let relu = b.node("Relu", &[x], &[]);
+            let y = f(&mut b, relu);
+            portions(&b.load(&[y], &portion), &[4, 4, 6]).map_or(0, |p| p.until)
+        };
+        let reduce = |axis: i64| {
+            move |b: &mut Build, x| {
+                let axes = axes(b, axis);
+                b.node("ReduceMean", &[x, axes], &[])
+            }
+        };
+        assert_eq!(until(&reduce(0)), 1);
+        assert_eq!(until(&reduce(-3)), 1);
+        assert_eq!(until(&reduce(1)), 2);
+        assert_eq!(until(&|b, x| b.node("ReduceMean", &[x], &[])), 1);
+        let concat =
+            |axis: i64| move |b: &mut Build, x| b.node("Concat", &[x, x], &[("axis", Attr::Int(axis))]);
+        assert_eq!(until(&concat(0)), 1);
+        assert_eq!(until(&concat(-1)), 2);
+        // One value an entry, by its place; one a row, for all; one for everything.
+        let add = |shape: &[usize]| {
+            let t = Tensor::zeros(DType::F32, shape).unwrap();
+            move |b: &mut Build, x| {
+                let c = b.constant(t.clone());
+                b.node("Add", &[x, c], &[])
+            }
+        };
+        assert_eq!(until(&add(&[4, 1, 1])), 1);
+        assert_eq!(until(&add(&[2, 4, 4, 6])), 1);
+        assert_eq!(until(&add(&[4, 1])), 2);
+        assert_eq!(until(&add(&[1, 4, 6])), 2);
+        assert_eq!(until(&add(&[])), 2);
+        // The batch's own axis elsewhere.
+        assert_eq!(until(&|b, x| b.node("Transpose", &[x], &[("perm", Attr::Ints(vec![1, 0, 2]))])), 1);
+        let mean = |b: &mut Build, x| {
+            let axes = axes(b, 0);
+            let mean = b.node("ReduceMean", &[x, axes], &[("keepdims", Attr::Int(0))]);
+            b.node("Add", &[x, mean], &[])
+        };
+        assert_eq!(until(&mean), 1);
+    }
+
+    /// The failure is the whole batch's: its first in the order of steps, not of entries.
+    #[test]
+    fn a_failure_is_that_of_the_whole_batch() {
+        let run = |portion: Option<usize>| {
+            let mut b = Build::new();
+            let x = b.0.inputs[0];
+            let six = b.constant(Tensor::scalar(6i32));
+            let first = b.node("Div", &[six, x], &[]);
+            let less = b.node("Sub", &[first, six], &[]);
+            let second = b.node("Div", &[six, less], &[]);
+            let mut options = Options::default().kernel_set(KernelSet::Scalar);
+            options.portion = portion;
+            let session = b.load(&[second], &options);
+            // 6 / 0 in entry 2; in entry 0 it is a later step that fails: 6 / (6 / 1 - 6).
+            let outcome = |x: Vec<i32>| {
+                let x = Tensor::new(&[4, 1], x).unwrap();
+                assert_eq!(session.known(&[Datum::Tensor(x.clone())]).portions.is_some(), portion.is_some());
+                session.run(vec![("v0".into(), x)], &RunOptions::default())
+            };
+            assert!(outcome(vec![2, 3, 6, 7]).is_ok());
+            match outcome(vec![1, 2, 0, 3]).unwrap_err() {
+                RunError::Op { node, source } => (node.step, source.code, source.message),
+                other => panic!("{other}"),
+            }
+        };
+        assert_eq!(run(None).0, 0);
+        assert_eq!(run(Some(1)), run(None));
+    }
+
+    #[test]
+    fn times_of_portions_are_those_of_their_steps() {
+        let mut b = Build::new();
+        let x = b.0.inputs[0];
+        let y = b.conv(x, [4, 3, 3], 1);
+        let y = b.node("Sigmoid", &[y], &[]);
+        let session = b.load(&[y], &Options::default().portion(2));
+        let x = Tensor::zeros(DType::F32, &[5, 3, 8, 8]).unwrap();
+        let result =
+            session.run(vec![("v0".into(), x)], &RunOptions { profile: true, ..RunOptions::default() });
+        let steps: Vec<_> = result.unwrap().steps.iter().map(|s| (s.node.step, s.cost)).collect();
+        assert_eq!(steps, [(0, 5 * 4 * 64 * 27), (1, 5 * 4 * 64 * 8)]);
+    }
 }

@@ -32,11 +32,11 @@ pub struct Session {
 
 /// What is known of a run before it begins.
 #[derive(Debug, Clone, Default)]
-struct Known {
+pub(crate) struct Known {
     /// Metered cost, for graphs whose shapes follow from those of their inputs.
     cost: Option<u64>,
     /// How it computes a batch.
-    portions: Option<Arc<Portions>>,
+    pub(crate) portions: Option<Arc<Portions>>,
 }
 
 /// Types and shapes of the inputs.
@@ -127,7 +127,7 @@ impl Session {
         self.known(&inputs).cost
     }
 
-    fn known(&self, inputs: &[Datum]) -> Known {
+    pub(crate) fn known(&self, inputs: &[Datum]) -> Known {
         // Types too: what follows from the shapes is that every step takes its operands.
         let signatures = inputs.iter().map(|d| d.as_tensor().map(|t| (t.dtype(), t.shape().into())));
         let Some(key) = signatures.collect::<Option<Signature>>() else { return Known::default() };

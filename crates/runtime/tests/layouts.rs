@@ -1,5 +1,5 @@
-//! Networks of convolutions at random: whatever layout a kernel set keeps images in, and wherever an operator that knows none
-//! comes between, results and cost are those of the scalar set, which keeps planes.
+//! Networks of convolutions at random: whatever layout a kernel set keeps images in, wherever an operator that knows none
+//! comes between, and whatever portions a batch is computed in, results and cost are those of the scalar set, which keeps planes.
 
 use std::collections::BTreeMap;
 
@@ -127,7 +127,7 @@ impl Network {
 
 fn network(seed: u64) -> (Model, Tensor) {
     let mut n = Network { graph: Graph::default(), rng: Rng::new(seed, 0), images: vec![], batch: 1 };
-    n.batch = 1 + n.below(2);
+    n.batch = [1, 2, 2, 5][n.below(4)];
     let shape = [[3, 16, 20][n.below(3)], 5 + n.below(16), 5 + n.below(30)];
     let x = n.value();
     n.graph.inputs.push(x);
@@ -157,8 +157,9 @@ fn layouts_do_not_show() {
     };
     for seed in seeds {
         let (model, input) = network(seed);
-        let run = |set: KernelSet, threads: usize| {
-            let options = Options::default().kernel_set(set).threads(threads);
+        let run = |set: KernelSet, threads: usize, portion: Option<usize>| {
+            let mut options = Options::default().kernel_set(set).threads(threads);
+            options.portion = portion;
             let session = Session::load(model.clone(), &options).unwrap();
             // Twice: the second run has the buffers of the first.
             let run = || session.run(vec![("v0".into(), input.clone())], &RunOptions::default()).unwrap();
@@ -169,10 +170,11 @@ fn layouts_do_not_show() {
             assert_eq!(roots(&first), roots(&second), "seed {seed}");
             (roots(&first), first.cost)
         };
-        let expected = run(KernelSet::Scalar, 1);
+        let expected = run(KernelSet::Scalar, 1, None);
         for set in KernelSet::available().into_iter().filter(|s| *s != KernelSet::Scalar) {
-            for threads in [1, 3] {
-                assert_eq!(run(set, threads), expected, "{set}, {threads} threads: ISOBIT_TEST_SEED={seed}");
+            for (threads, portion) in [(1, None), (3, None), (1, Some(1)), (2, Some(1)), (3, Some(2))] {
+                let what = format!("{set}, {threads} threads, {portion:?}: ISOBIT_TEST_SEED={seed}");
+                assert_eq!(run(set, threads, portion), expected, "{what}");
             }
         }
     }
@@ -187,18 +189,21 @@ fn limits_do_not_know_layouts() {
         for bytes in [500, 1_000, 2_500, 6_000, 20_000] {
             let mut options = RunOptions::default();
             options.limits.tensor_bytes = bytes;
-            let run = |set: KernelSet| {
-                let session =
-                    Session::load(model.clone(), &Options::default().kernel_set(set).threads(1)).unwrap();
+            let run = |set: KernelSet, portion: Option<usize>| {
+                let mut loading = Options::default().kernel_set(set).threads(1);
+                loading.portion = portion;
+                let session = Session::load(model.clone(), &loading).unwrap();
                 session
                     .run(vec![("v0".into(), input.clone())], &options)
                     .map(|r| r.cost)
                     .map_err(|e| e.to_string())
             };
-            let expected = run(KernelSet::Scalar);
+            let expected = run(KernelSet::Scalar, None);
             failed += usize::from(expected.is_err());
             for set in KernelSet::available() {
-                assert_eq!(run(set), expected, "{set}, {bytes} bytes: seed {seed}");
+                for portion in [None, Some(1)] {
+                    assert_eq!(run(set, portion), expected, "{set}, {bytes} bytes, {portion:?}: seed {seed}");
+                }
             }
         }
     }
