@@ -7,7 +7,7 @@ use isobit_numerics as num;
 type Definition = fn(f32) -> f32;
 type Composite = (Unary, Box<dyn Fn(f32) -> f32>);
 
-const ELEMENTARY: [(Unary, Definition); 17] = [
+const FUNCTIONS: [(Unary, Definition); 19] = [
     (Unary::Exp, num::exp),
     (Unary::Erf, num::erf),
     (Unary::Tanh, num::tanh),
@@ -25,6 +25,8 @@ const ELEMENTARY: [(Unary, Definition); 17] = [
     (Unary::Asinh, num::asinh),
     (Unary::Acosh, num::acosh),
     (Unary::Atanh, num::atanh),
+    (Unary::Silu, |x| x * num::sigmoid(x)),
+    (Unary::Gelu, |x| (0.5 * x) * (1.0 + num::erf(x * std::f32::consts::FRAC_1_SQRT_2))),
 ];
 
 fn same(a: f32, b: f32) -> bool {
@@ -56,7 +58,7 @@ fn check(f: Unary, definition: Definition, first: u32, last: u32, stride: usize)
 fn elementary_functions() {
     let all = std::env::var_os("ISOBIT_EXHAUSTIVE").is_some();
     let only = std::env::var("ISOBIT_FUNCTION").ok();
-    for (f, definition) in ELEMENTARY {
+    for (f, definition) in FUNCTIONS {
         if only.as_ref().is_some_and(|name| *name != format!("{f:?}")) {
             continue;
         }

@@ -381,7 +381,7 @@ const BLOCK: usize = 256;
 
 /// At the start of a cache line: a vector that crosses one costs twice.
 #[repr(align(64))]
-struct Lines<T>(T);
+pub(super) struct Lines<T>(pub(super) T);
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]

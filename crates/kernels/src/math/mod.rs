@@ -3,6 +3,10 @@
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
 mod avx512;
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+mod doubts;
+#[cfg(all(target_arch = "x86_64", isobit_avx512))]
+mod gelu;
+#[cfg(all(target_arch = "x86_64", isobit_avx512))]
 mod logistic;
 
 use isobit_numerics::elementary::{
@@ -147,6 +151,8 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
             // SAFETY: the set comes from `Exec`, which checked the machine.
             Unary::Sigmoid => return unsafe { logistic::apply::<false>(x, num::sigmoid) },
             // SAFETY: as above.
+            Unary::Gelu => return unsafe { gelu::apply(x, |x| half_of(x, num::erf(gelu_inner(x)))) },
+            // SAFETY: as above.
             Unary::Silu => return unsafe { logistic::apply::<true>(x, |x| x * num::sigmoid(x)) },
             _ => {}
         }
@@ -154,13 +160,8 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
             Unary::Exp => Some((Function::Exp, num::exp)),
             Unary::Tanh => Some((Function::Tanh, num::tanh)),
             Unary::Erf => Some((Function::Erf, num::erf)),
-            Unary::Gelu => {
-                Some((Function::Gelu, |x| (0.5 * x) * (1.0 + num::erf(x * std::f32::consts::FRAC_1_SQRT_2))))
-            }
-            Unary::GeluTanh => {
-                Some((Function::GeluTanh, |x| (0.5 * x) * (1.0 + num::tanh(gelu_tanh_inner(x)))))
-            }
-            Unary::GeluNew => Some((Function::GeluNew, |x| (0.5 * x) * (1.0 + num::tanh(gelu_new_inner(x))))),
+            Unary::GeluTanh => Some((Function::GeluTanh, |x| half_of(x, num::tanh(gelu_tanh_inner(x))))),
+            Unary::GeluNew => Some((Function::GeluNew, |x| half_of(x, num::tanh(gelu_new_inner(x))))),
             _ => None,
         };
         if let Some((function, definition)) = function {
