@@ -63,20 +63,8 @@ impl<'a> Run<'a> {
 
     /// A run of its own for part of this one, of which nothing is counted that follows from the shapes.
     pub(crate) fn part(&self, exec: Exec<'a>) -> Self {
-        Self {
-            exec,
-            memory: self.memory,
-            seed: self.seed,
-            limits: self.limits,
-            metered: false,
-            profile: self.profile,
-            cost: 0,
-            steps: 0,
-            iterations: 0,
-            held: 0,
-            depth: 0,
-            times: Vec::new(),
-        }
+        let options = RunOptions { seed: self.seed, limits: self.limits, profile: self.profile };
+        Self::new(exec, self.memory, &options, false)
     }
 
     /// Counts a step.

@@ -165,8 +165,14 @@ impl<'a> Prefix<'a> {
 
     /// The longest cut there is.
     fn whole(&self) -> usize {
-        let reach = |cut: usize| (0..cut).map(|step| self.program.reach(step)).max().unwrap_or(0);
-        (0..=self.moved.len()).rev().find(|&cut| cut == 0 || reach(cut) < cut).unwrap_or(0)
+        let (mut reaches, mut cut) = (0, 0);
+        for step in 0..self.moved.len() {
+            reaches = self.program.reach(step).max(reaches);
+            if reaches <= step {
+                cut = step + 1;
+            }
+        }
+        cut
     }
 
     fn portions(self, until: usize, entries: usize) -> Portions {

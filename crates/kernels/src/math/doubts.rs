@@ -7,6 +7,25 @@ const TOGETHER: usize = 2;
 const STEP_LEN: usize = 16 * TOGETHER;
 pub(super) type Some512 = [__m512; TOGETHER];
 
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) fn splat(x: f32) -> __m512 {
+    _mm512_set1_ps(x)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) fn zip(a: Some512, b: Some512, f: impl Fn(__m512, __m512) -> __m512) -> Some512 {
+    [f(a[0], b[0]), f(a[1], b[1])]
+}
+
+/// `a * b + c`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) fn mul_add(a: Some512, b: Some512, c: Some512) -> Some512 {
+    [_mm512_fmadd_ps(a[0], b[0], c[0]), _mm512_fmadd_ps(a[1], b[1], c[1])]
+}
+
 /// `x[i] = f(x[i])`, where `f` also says which elements are in doubt; `settle` computes these in place.
 ///
 /// # Safety

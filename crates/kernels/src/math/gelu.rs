@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::{self, Function, Lines};
-use super::doubts::{Some512, each_step};
+use super::doubts::{Some512, each_step, mul_add, splat, zip};
 
 /// The bound of the error of erf: roundings of 2^-34 of the polynomial, of the square (half as much), of the sum and of its bounds
 /// add up to seven eighths of it, what is left of erf is below 2^-38.
@@ -111,25 +111,6 @@ pub(super) unsafe fn apply(x: &mut [f32], definition: fn(f32) -> f32) {
     };
     // SAFETY: the caller's promise.
     unsafe { each_step(x, f, |x| avx512::apply(Function::Gelu, x, definition)) };
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn splat(x: f32) -> __m512 {
-    _mm512_set1_ps(x)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn zip(a: Some512, b: Some512, f: impl Fn(__m512, __m512) -> __m512) -> Some512 {
-    [f(a[0], b[0]), f(a[1], b[1])]
-}
-
-/// `a * b + c`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn mul_add(a: Some512, b: Some512, c: Some512) -> Some512 {
-    [_mm512_fmadd_ps(a[0], b[0], c[0]), _mm512_fmadd_ps(a[1], b[1], c[1])]
 }
 
 /// 1 + erf(t), erf rounded and then the sum, and which of them are in doubt.

@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use isobit_numerics::elementary::sigmoid_fast;
 
 use super::avx512::Lines;
-use super::doubts::{Some512, each_step};
+use super::doubts::{Some512, each_step, mul_add, splat, zip};
 
 /// e^-x is computed for |x| below this; the others are in doubt.
 const LIMIT: f32 = 40.0;
@@ -67,25 +67,6 @@ fn settle<const TIMES_X: bool>(x: &mut [f32], definition: fn(f32) -> f32) {
         let y = if TIMES_X { *x * y } else { y };
         *x = if sure { y } else { definition(*x) };
     }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn splat(x: f32) -> __m512 {
-    _mm512_set1_ps(x)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn zip(a: Some512, b: Some512, f: impl Fn(__m512, __m512) -> __m512) -> Some512 {
-    [f(a[0], b[0]), f(a[1], b[1])]
-}
-
-/// `a * b + c`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn mul_add(a: Some512, b: Some512, c: Some512) -> Some512 {
-    [_mm512_fmadd_ps(a[0], b[0], c[0]), _mm512_fmadd_ps(a[1], b[1], c[1])]
 }
 
 /// One of 32 entries by the low bits of `index`, times 2 to the power that is above them there.
