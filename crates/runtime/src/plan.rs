@@ -43,6 +43,18 @@ impl Plan {
         Ok(Self::last_uses(graph))
     }
 
+    /// For each value of the graph, the last step that needs it; beyond all of them for what the caller gets.
+    pub(crate) fn ends(&self, graph: &Graph) -> Vec<usize> {
+        let mut ends = vec![usize::MAX; graph.values.len()];
+        for (step, node) in graph.nodes.iter().enumerate() {
+            let last = node.inputs.iter().zip(&self.last[step]).filter(|(_, last)| **last);
+            for v in last.filter_map(|(v, _)| *v).chain(self.frees[step].iter().copied()) {
+                ends[v.0 as usize] = step;
+            }
+        }
+        ends
+    }
+
     fn last_uses(graph: &Graph) -> Self {
         let mut needed = vec![false; graph.values.len()];
         for v in &graph.outputs {

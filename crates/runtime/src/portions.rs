@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use isobit_graph::ValueId;
 use isobit_kernels::{Exec, Serial};
 use isobit_ops::{Fact, OpError, Value};
-use isobit_tensor::recycle::{self, Spare};
+use isobit_tensor::recycle::Spares;
 use isobit_tensor::{DType, Datum};
 
 use crate::Limits;
@@ -68,10 +68,14 @@ struct Prefix<'a> {
     inside: Vec<bool>,
     /// For each step, whether an earlier one may do it.
     fused: Vec<bool>,
-    /// Bytes of their weights.
+    /// For each value, the last step that needs it.
+    ends: Vec<usize>,
+    /// Bytes of the steps' weights.
     weights: f64,
     /// What each of the steps moves.
     moved: Vec<Moved>,
+    /// For each of them, whether none up to it may do one that comes after it.
+    closed: Vec<bool>,
 }
 
 impl<'a> Prefix<'a> {
@@ -83,12 +87,15 @@ impl<'a> Prefix<'a> {
         for v in &graph.inputs {
             inside[v.0 as usize] = batch > 1 && shape(v).is_some_and(|s| s.first() == Some(&batch));
         }
-        let mut prefix =
-            Self { program, facts, batch, inside, fused: program.fused(), weights: 0.0, moved: Vec::new() };
-        while prefix.moved.len() < graph.nodes.len()
-            && let Some(moved) = prefix.take(prefix.moved.len())
-        {
+        let (fused, ends) = (program.fused(), program.ends());
+        let (moved, closed) = (Vec::new(), Vec::new());
+        let mut prefix = Self { program, facts, batch, inside, fused, ends, weights: 0.0, moved, closed };
+        let mut reaches = 0;
+        for step in 0..graph.nodes.len() {
+            let Some(moved) = prefix.take(step) else { break };
+            reaches = program.reach(step).max(reaches);
             prefix.moved.push(moved);
+            prefix.closed.push(reaches == step);
         }
         (!prefix.moved.is_empty()).then_some(prefix)
     }
@@ -133,30 +140,23 @@ impl<'a> Prefix<'a> {
 
     /// Where the prefix is best cut for portions of so many entries, and what an entry costs less.
     fn cut(&self, entries: usize, threads: usize) -> (f64, usize) {
-        let program = self.program;
-        let last_use = last_uses(program);
         let share = (self.batch as f64 / threads as f64).max(1.0);
         let (mut best, mut gain, mut live) = ((0.0, 0), 0.0, 0.0);
-        // No step before the cut may do one that is behind it.
-        let mut reaches = 0;
-        let mut dropped = vec![Vec::new(); self.moved.len()];
+        let mut dropped = vec![0.0; self.moved.len()];
         for (step, moved) in self.moved.iter().enumerate() {
-            reaches = program.reach(step).max(reaches);
-            if !program.is_folded(step) {
+            if !self.program.is_folded(step) {
                 gain += moved.cost(share) - moved.cost(entries as f64);
-            }
-            for &v in program.graph.nodes[step].outputs.iter().flatten() {
-                let n = self.bytes(v) / self.batch as f64;
-                live += n;
-                if let Some(dropped) = dropped.get_mut(last_use[v.0 as usize]) {
-                    dropped.push(n);
-                } else if program.is_folded(step) {
-                    live -= n;
+                for &v in self.program.graph.nodes[step].outputs.iter().flatten() {
+                    let bytes = self.bytes(v) / self.batch as f64;
+                    live += bytes;
+                    if let Some(dropped) = dropped.get_mut(self.ends[v.0 as usize]) {
+                        *dropped += bytes;
+                    }
                 }
             }
-            live -= dropped[step].iter().sum::<f64>();
+            live -= dropped[step];
             // What is live is written once more, and read.
-            if reaches <= step && gain - 2.0 * live > best.0 {
+            if self.closed[step] && gain - 2.0 * live > best.0 {
                 best = (gain - 2.0 * live, step + 1);
             }
         }
@@ -165,22 +165,14 @@ impl<'a> Prefix<'a> {
 
     /// The longest cut there is.
     fn whole(&self) -> usize {
-        let (mut reaches, mut cut) = (0, 0);
-        for step in 0..self.moved.len() {
-            reaches = self.program.reach(step).max(reaches);
-            if reaches <= step {
-                cut = step + 1;
-            }
-        }
-        cut
+        self.closed.iter().rposition(|&closed| closed).map_or(0, |step| step + 1)
     }
 
     fn portions(self, until: usize, entries: usize) -> Portions {
         let graph = &self.program.graph;
-        let last_use = last_uses(self.program);
         let made = |step: usize| graph.nodes[step].outputs.iter().flatten().copied();
         let made = (0..until).filter(|&step| !self.program.is_folded(step)).flat_map(made);
-        let results = made.filter(|v| last_use[v.0 as usize] >= until).collect();
+        let results = made.filter(|v| self.ends[v.0 as usize] >= until).collect();
         let sizes =
             || graph.nodes.iter().flat_map(|n| &n.outputs).flatten().map(|v| &self.facts[v.0 as usize]);
         Portions {
@@ -200,21 +192,6 @@ fn bytes(fact: &Fact) -> u64 {
     fact.numel().map_or(u64::MAX, |n| (n as u64).saturating_mul(width))
 }
 
-/// The last step that uses each value; beyond all of them for what the caller or nobody needs.
-fn last_uses(program: &Program) -> Vec<usize> {
-    let graph = &program.graph;
-    let mut last = vec![0; graph.values.len()];
-    for (step, node) in graph.nodes.iter().enumerate() {
-        for v in node.inputs.iter().flatten().copied().chain(node.captured()) {
-            last[v.0 as usize] = step;
-        }
-    }
-    for v in &graph.outputs {
-        last[v.0 as usize] = usize::MAX;
-    }
-    last
-}
-
 impl Portions {
     /// The portions that suit a batch of which these facts are known, where any do; of `entries` each, where that is given.
     pub(crate) fn find(
@@ -228,11 +205,11 @@ impl Portions {
             let cut = prefix.whole();
             return (cut > 0 && (1..prefix.batch).contains(&entries)).then(|| prefix.portions(cut, entries));
         }
-        // Every thread is to have some.
+        // Every thread is to have some; a portion that is the whole batch gains nothing.
         let sizes = (0..usize::BITS).map(|i| 1 << i).take_while(|n| n * threads <= prefix.batch);
         let cuts = sizes.map(|n| (prefix.cut(n, threads), n)).filter(|((gain, _), _)| *gain > 0.0);
         let ((_, cut), entries) = cuts.max_by(|(a, _), (b, _)| a.0.total_cmp(&b.0))?;
-        (entries < prefix.batch).then(|| prefix.portions(cut, entries))
+        Some(prefix.portions(cut, entries))
     }
 
     /// Whether a run of which no limit can be reached; results may be as large as several of them together.
@@ -246,9 +223,11 @@ impl Portions {
         program: &Program,
         run: &mut Run<'_>,
         inputs: Vec<Datum>,
-        spares: &Mutex<Vec<Spare>>,
+        spares: &Spares,
     ) -> Result<Vec<Datum>, Stop> {
         let (exec, threads) = (run.exec, run.exec.pool().threads());
+        // However many portions take them.
+        (0..self.until).try_for_each(|_| run.step())?;
         let portions = self.batch / self.entries / threads * threads;
         let one = |range: Range<usize>, mut run: Run<'_>| {
             let inputs = inputs.iter().zip(&self.inputs).map(|(x, &batch)| {
@@ -264,11 +243,9 @@ impl Portions {
         let alone = Exec::new(exec.set(), &Serial);
         let shared = &*run;
         exec.pool().for_each(portions, &|i| {
-            let mut spare = lock(spares).pop().unwrap_or_default();
             let range = i * self.entries..(i + 1) * self.entries;
-            let result = recycle::with(&mut spare, || one(range, shared.part(alone)));
-            *lock(&done[i]) = Some(result);
-            lock(spares).push(spare);
+            let result = spares.with(|| one(range, shared.part(alone)));
+            *done[i].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         });
         let mut parts = Vec::with_capacity(portions + 1);
         for result in done {
@@ -296,10 +273,6 @@ impl Portions {
         program.run_steps(self.until..program.steps.len(), run, &mut frame)?;
         Ok(program.outputs(frame))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn not_a_batch() -> Stop {
@@ -467,9 +440,8 @@ mod tests {
             let first = b.node("Div", &[six, x], &[]);
             let less = b.node("Sub", &[first, six], &[]);
             let second = b.node("Div", &[six, less], &[]);
-            let mut options = Options::default().kernel_set(KernelSet::Scalar);
-            options.portion = portion;
-            let session = b.load(&[second], &options);
+            let kernel_set = KernelSet::Scalar;
+            let session = b.load(&[second], &Options { portion, kernel_set, ..Options::default() });
             // 6 / 0 in entry 2; in entry 0 it is a later step that fails: 6 / (6 / 1 - 6).
             let outcome = |x: Vec<i32>| {
                 let x = Tensor::new(&[4, 1], x).unwrap();
@@ -484,6 +456,33 @@ mod tests {
         };
         assert_eq!(run(None).0, 0);
         assert_eq!(run(Some(1)), run(None));
+    }
+
+    #[test]
+    fn limits_of_a_run_are_those_of_the_whole_batch() {
+        let mut failed = 0;
+        let outcomes = [None, Some(1), Some(3)].map(|portion| {
+            let mut b = Build::new();
+            let x = b.0.inputs[0];
+            let y = b.conv(x, [4, 3, 3], 1);
+            let y = b.node("Neg", &[y], &[]);
+            let y = b.node("Softmax", &[y], &[]);
+            let session = b.load(&[y], &Options { portion, ..Options::default() });
+            let run = |limits: Limits| {
+                let x = Tensor::zeros(DType::F32, &[5, 3, 8, 8]).unwrap();
+                let options = RunOptions { limits, ..RunOptions::default() };
+                session.run(vec![("v0".into(), x)], &options).map(|r| r.cost).map_err(|e| e.to_string())
+            };
+            let by_steps = (0..5).map(|steps| run(Limits { steps, ..Limits::default() }));
+            let bytes = |n: u64| n * 5 * 4 * 64;
+            let by_held = (0..40).map(|n| run(Limits { held_bytes: bytes(n), ..Limits::default() }));
+            let outcomes: Vec<_> = by_steps.chain(by_held).collect();
+            failed = outcomes.iter().filter(|r| r.is_err()).count();
+            outcomes
+        });
+        assert!(failed > 5, "{failed} runs met a limit");
+        assert_eq!(outcomes[0], outcomes[1]);
+        assert_eq!(outcomes[0], outcomes[2]);
     }
 
     #[test]

@@ -262,6 +262,11 @@ impl Program {
         self.folded_costs[step].is_some()
     }
 
+    /// For each value, the last step that needs it ([`Plan::ends`]).
+    pub(crate) fn ends(&self) -> Vec<usize> {
+        self.plan.ends(&self.graph)
+    }
+
     /// For each step, whether an earlier one may do it.
     pub(crate) fn fused(&self) -> Vec<bool> {
         let mut fused = vec![false; self.steps.len()];

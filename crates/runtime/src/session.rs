@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use isobit_graph::{Graph, Model};
 use isobit_kernels::{Exec, KernelSet, Parallel, Threads, fp};
 use isobit_ops::{Fact, Memory};
-use isobit_tensor::recycle::{self, Spare};
+use isobit_tensor::recycle::Spares;
 use isobit_tensor::{DType, Datum, Shape, Tensor};
 
 use crate::infer::propagate;
@@ -27,7 +27,7 @@ pub struct Session {
     /// By input types and shapes.
     known: Mutex<BTreeMap<Signature, Known>>,
     /// Buffers kept from run to run, one set for each run at a time.
-    spares: Mutex<Vec<Spare>>,
+    spares: Spares,
 }
 
 /// What is known of a run before it begins.
@@ -112,12 +112,7 @@ impl Session {
         if known.cost.is_some_and(|cost| cost > options.limits.cost) {
             return Err(RunError::Limit { what: "units of metered cost", limit: options.limits.cost });
         }
-        let lock = || self.spares.lock().unwrap_or_else(|e| e.into_inner());
-        let mut spare = lock().pop().unwrap_or_default();
-        let result =
-            recycle::with(&mut spare, || fp::with_profile_env(|| self.execute(inputs, options, known)));
-        lock().push(spare);
-        result
+        self.spares.with(|| fp::with_profile_env(|| self.execute(inputs, options, known)))
     }
 
     /// Metered cost of a run on inputs of these shapes (in the model's order), where it follows from
@@ -165,14 +160,14 @@ impl Session {
         let portions = known.portions.filter(|p| p.within(&options.limits));
         let in_portions =
             portions.and_then(|p| p.run(&self.program, &mut run, inputs.clone(), &self.spares).ok());
-        let outputs = in_portions.map_or_else(
-            || {
+        let outputs = match in_portions {
+            Some(outputs) => Ok(outputs),
+            None => {
                 // The failure that everybody agrees on is the one of the whole batch.
                 run = begin();
                 self.program.run(&mut run, inputs, Vec::new())
-            },
-            Ok,
-        );
+            }
+        };
         let outputs = outputs.map_err(|stop| match stop {
             Stop::Limit { what, limit } => RunError::Limit { what, limit },
             Stop::Step { step, error } => RunError::Op { node: node(step), source: error },

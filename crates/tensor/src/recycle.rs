@@ -3,6 +3,7 @@
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
+use std::sync::{Mutex, PoisonError};
 
 /// Buffers below this many elements are the allocator's business.
 const SHORTEST: usize = 1 << 12;
@@ -15,7 +16,7 @@ const AT_REST: usize = 1 << 27;
 
 /// The buffers that a sequence of runs keeps.
 #[derive(Debug, Default)]
-pub struct Spare(Vec<Vec<f32>>);
+struct Spare(Vec<Vec<f32>>);
 
 impl Spare {
     /// Lets go of those that were dropped first, until the others have at most `elements`.
@@ -27,13 +28,29 @@ impl Spare {
     }
 }
 
+/// The buffers of runs that may go on side by side: one set for each at a time.
+#[derive(Debug, Default)]
+pub struct Spares(Mutex<Vec<Spare>>);
+
+impl Spares {
+    /// Runs `f`, in which the f32 buffers that this thread drops are kept in a set that nobody else uses meanwhile, and [`take`] gives
+    /// them out again. Inside of another such call they go there.
+    pub fn with<R>(&self, f: impl FnOnce() -> R) -> R {
+        let sets = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = sets().pop().unwrap_or_default();
+        let result = with(&mut spare, f);
+        sets().push(spare);
+        result
+    }
+}
+
 thread_local! {
     static SPARE: RefCell<Option<Spare>> = const { RefCell::new(None) };
 }
 
 /// Runs `f`, in which dropped f32 buffers of this thread are kept in `spare`, and [`take`] gives them out again.
 /// Inside of another such call they go there.
-pub fn with<R>(spare: &mut Spare, f: impl FnOnce() -> R) -> R {
+fn with<R>(spare: &mut Spare, f: impl FnOnce() -> R) -> R {
     struct Restore<'a>(Option<&'a mut Spare>);
     impl Drop for Restore<'_> {
         fn drop(&mut self) {
