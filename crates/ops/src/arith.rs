@@ -42,7 +42,7 @@ impl Op for Arith {
         outputs.iter().map(|f| f.numel().unwrap_or(0) as u64).sum()
     }
 
-    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
         of_broadcast(operands, batch)
     }
 
@@ -395,7 +395,7 @@ impl Op for Variadic {
         n.saturating_mul(inputs.len() as u64)
     }
 
-    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
         of_broadcast(operands, batch)
     }
 
@@ -444,7 +444,7 @@ impl Op for PRelu {
         })
     }
 
-    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
         of_broadcast(operands, batch)
     }
 

@@ -5,7 +5,7 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::{through_f32, widen};
 use crate::axes::{bounded, fact};
-use crate::entries::first_alone;
+use crate::entries::images_alone;
 use crate::real::{Real, read, real, write};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -42,8 +42,8 @@ impl Op for Batch {
         (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(weight)
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        self.training.is_none() && first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        images_alone(batch).filter(|_| self.training.is_none())
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

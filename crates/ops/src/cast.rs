@@ -8,6 +8,7 @@ use isobit_numerics::small::PowerRounding;
 use isobit_tensor::{DType, Element, Tensor, bf16, f16};
 
 use crate::axes::fact;
+use crate::entries::each_alone;
 use crate::fold::fold;
 use crate::narrow::{Rounding, narrow, widen};
 use crate::typed::typed;
@@ -53,6 +54,10 @@ impl Op for Cast {
         fold(self, inputs, || {
             Ok(vec![Fact::new(self.to.or(fact(inputs, 1).dtype), fact(inputs, 0).shape.clone())])
         })
+    }
+
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        each_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -101,9 +101,10 @@ impl Op for Concat {
         })
     }
 
-    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
-        let rank = fact(operands, 0).rank().unwrap_or(0);
-        !batch.contains(&false) && axis(self.axis, rank).is_ok_and(|a| a > 0)
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let joined = axis(self.axis, fact(operands, 0).rank()?).ok()?;
+        let first = batch.first().copied().flatten()?;
+        (first != joined && batch.iter().all(|&a| a == Some(first))).then_some(first)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -9,7 +9,7 @@ use isobit_tensor::{DType, Datum, Tensor};
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
 use crate::blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, run_plain};
-use crate::entries::first_alone;
+use crate::entries::images_alone;
 use crate::tail::{Tail, absorb, absorb_blocked};
 use crate::taps::{Axis, Taps};
 use crate::window::{Geometry, Window, two};
@@ -140,8 +140,8 @@ impl Op for Conv {
         outputs.first().map_or(0, |f| (f.numel().unwrap_or(0) as u64).saturating_mul(taps))
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        images_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -411,8 +411,8 @@ impl Op for Transposed {
         (fact(inputs, 0).numel().unwrap_or(0) as u64).saturating_mul(taps).saturating_add(written)
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        images_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -1,4 +1,4 @@
-//! Batches: operators that compute each entry of one by itself ([`crate::Op::entrywise`]), and parts of batches.
+//! Batches: operators that compute each entry of one by itself ([`crate::Op::batch_axis`]), and parts of batches.
 
 use std::ops::Range;
 
@@ -8,18 +8,26 @@ use crate::blocked::Blocked;
 use crate::concat::concat;
 use crate::{Fact, OpError, RunCtx, Value};
 
-/// Of an operator that takes the entries of operand 0 one by one: whether the others are no batch.
-pub(crate) fn first_alone(batch: &[bool]) -> bool {
-    batch.first() == Some(&true) && !batch[1..].contains(&true)
+/// Of an operator that computes each element of operand 0 by itself, and takes no batch besides.
+pub(crate) fn each_alone(batch: &[Option<usize>]) -> Option<usize> {
+    batch.first().copied().flatten().filter(|_| batch[1..].iter().all(Option::is_none))
 }
 
-/// Of an operator on operands that broadcast: whether those in the batch reach the result's first axis, and no others do.
-pub(crate) fn of_broadcast(operands: &[Option<Fact>], batch: &[bool]) -> bool {
-    let shapes: Option<Vec<_>> = operands.iter().map(|fact| fact.as_ref()?.known_shape()).collect();
-    let Some(shapes) = shapes else { return false };
-    let rank = shapes.iter().map(Vec::len).max().unwrap_or(0);
-    let mut operands = shapes.iter().zip(batch);
-    rank > 0 && operands.all(|(s, &batch)| if batch { s.len() == rank } else { s.len() < rank || s[0] == 1 })
+/// As [`each_alone`] for the images of operand 0, its entries along axis 0.
+pub(crate) fn images_alone(batch: &[Option<usize>]) -> Option<usize> {
+    each_alone(batch).filter(|&axis| axis == 0)
+}
+
+/// Of an operator on operands that broadcast: the result's axis that those in the batch share, and no others reach.
+pub(crate) fn of_broadcast(operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+    let shapes = operands.iter().map(|fact| fact.as_ref()?.known_shape()).collect::<Option<Vec<_>>>()?;
+    let rank = shapes.iter().map(Vec::len).max()?;
+    let aligned = |(s, a): (&Vec<usize>, &Option<usize>)| a.map(|a| rank - s.len() + a);
+    let mut axes = shapes.iter().zip(batch).filter_map(aligned);
+    let axis = axes.next()?;
+    let reaches = |s: &Vec<usize>| (axis + s.len()).checked_sub(rank).is_some_and(|a| s[a] != 1);
+    let mut others = shapes.iter().zip(batch).filter(|(_, a)| a.is_none());
+    (axes.all(|a| a == axis) && !others.any(|(s, _)| reaches(s))).then_some(axis)
 }
 
 impl Value {

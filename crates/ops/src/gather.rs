@@ -34,6 +34,17 @@ impl Op for Gather {
         })
     }
 
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let (data, picked) = (fact(operands, 0).rank()?, fact(operands, 1).rank()?);
+        let along = axis(self.axis, data).ok()?;
+        match *batch {
+            [None, Some(a)] => Some(along + a),
+            [Some(a), None] if a < along => Some(a),
+            [Some(a), None] if a > along => Some(a - 1 + picked),
+            _ => None,
+        }
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let (data, indices) = (inputs.get(0)?, inputs.get(1)?);
         let a = axis(self.axis, data.rank())?;

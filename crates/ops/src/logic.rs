@@ -10,6 +10,7 @@ use crate::arith::{owned, run};
 use crate::axes::fact;
 use crate::broadcast::{Walk, broadcast, broadcast_facts, zip};
 use crate::cast::convert;
+use crate::entries::{each_alone, of_broadcast};
 use crate::fold::fold;
 use crate::number::Number;
 use crate::shape::expand;
@@ -97,6 +98,10 @@ impl Op for Binary {
         })
     }
 
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        of_broadcast(operands, batch)
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         use Binary::*;
         let (a, b) = (inputs.get(0)?, inputs.get(1)?);
@@ -146,6 +151,10 @@ impl Op for Unary {
         })
     }
 
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        each_alone(batch)
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let a = inputs.get(0)?;
         let wide;
@@ -183,6 +192,10 @@ impl Op for Where {
             let (c, x, y) = (fact(inputs, 0), fact(inputs, 1), fact(inputs, 2));
             Ok(vec![Fact::new(x.dtype.or(y.dtype), broadcast_facts(&[c, x, y])?)])
         })
+    }
+
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        of_broadcast(operands, batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -10,6 +10,7 @@ use crate::arith::{arith, floats, narrow, widen};
 use crate::axes::fact;
 use crate::broadcast::{broadcast, broadcast_dims, broadcast_strides};
 use crate::cast::convert;
+use crate::entries::of_broadcast;
 use crate::tail::{Tail, absorb};
 use crate::transpose::transpose;
 use crate::typed::typed;
@@ -141,6 +142,17 @@ impl Op for MatMul {
     fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
         let k = fact(inputs, 0).shape.as_ref().and_then(|s| s.last().copied().flatten()).unwrap_or(0);
         outputs.iter().map(|f| (f.numel().unwrap_or(0) as u64).saturating_mul(k as u64)).sum()
+    }
+
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let rank = |i| fact(operands, i).rank();
+        let (a, b) = (rank(0)?, rank(1)?);
+        // Rows of the left side, or matrices; of vectors nothing.
+        match *batch {
+            [Some(axis), None] if a > 1 && b == 2 => Some(axis).filter(|&axis| axis + 1 < a),
+            [_, _] if a > 2 && b > 2 => of_broadcast(operands, batch).filter(|&axis| axis + 2 < a.max(b)),
+            _ => None,
+        }
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -414,6 +426,13 @@ impl Op for Gemm {
         let shape = fact(inputs, 0).known_shape();
         let k = shape.and_then(|s| s.get(usize::from(!self.trans_a)).copied()).unwrap_or(0);
         outputs.iter().map(|f| (f.numel().unwrap_or(0) as u64).saturating_mul(k as u64 + 1)).sum()
+    }
+
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let &[Some(0), None, ref c @ ..] = batch else { return None };
+        // C has rows too, or one for all.
+        let rows = fact(operands, 2).known_shape().filter(|c| c.len() == 2 && c[0] != 1);
+        (!self.trans_a && c.first().copied().flatten() == rows.map(|_| 0)).then_some(0)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -9,6 +9,7 @@ use isobit_tensor::{DType, Tensor};
 use crate::arith::{narrow, through_f32};
 use crate::axes::{axis, bounded, fact};
 use crate::broadcast::{Walk, broadcast, broadcast_strides, copy_strided};
+use crate::entries::{each_alone, images_alone};
 use crate::real::{Real, check_real, elements, read, through};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -76,6 +77,10 @@ impl Op for Group {
 
     fn cost(&self, inputs: &[Option<Fact>], _: &[Fact]) -> u64 {
         cost(inputs, 5)
+    }
+
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        images_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -162,6 +167,11 @@ impl Op for Rows {
 
     fn cost(&self, inputs: &[Option<Fact>], _: &[Fact]) -> u64 {
         cost(inputs, 5)
+    }
+
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let from = axis(self.axis, fact(operands, 0).rank()?).ok()?;
+        each_alone(batch).filter(|&axis| axis < from)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

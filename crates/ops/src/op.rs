@@ -54,11 +54,22 @@ pub trait Op: Send + Sync {
         None
     }
 
-    /// Whether every result is a batch along its first axis whose entry `i` follows from entry `i` of the operands marked in `batch`
-    /// and from all of the others: then it may be computed a few entries at a time. All extents are known.
-    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
+    /// Where a batch lies in every result, when it lies along axis `batch[i]` of operand `i` (`None`: not in it): index `j` along
+    /// that axis follows from index `j` of the batch in each operand and from all of the others, so that any of them may be
+    /// computed by themselves. `None` where they meet. All extents are known.
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
         let _ = (operands, batch);
+        None
+    }
+
+    /// Whether the one result has the elements of operand 0 in their order.
+    fn keeps_order(&self) -> bool {
         false
+    }
+
+    /// The operand that says the extents of the result, where one does.
+    fn extents_operand(&self) -> Option<usize> {
+        None
     }
 
     /// What this operator is as part of another one's tail, if it can be that.

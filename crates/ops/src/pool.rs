@@ -9,7 +9,7 @@ use isobit_tensor::{DType, Tensor};
 use crate::arith::{floats, narrow};
 use crate::axes::{bounded, fact, known, settled, volume};
 use crate::blocked::{Blocked, Blockwise, Role, Value, Wanted, run_plain};
-use crate::entries::first_alone;
+use crate::entries::images_alone;
 use crate::number::Number;
 use crate::window::{Geometry, Window, two};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx, Tail};
@@ -104,9 +104,9 @@ impl Op for Pool {
         largest.then_some(self as &dyn Blockwise)
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
         // Indices count through the whole batch.
-        !matches!(self.kind, Kind::Max { indices: true, .. }) && first_alone(batch)
+        images_alone(batch).filter(|_| !matches!(self.kind, Kind::Max { indices: true, .. }))
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -425,8 +425,8 @@ impl Op for Global {
         matches!(self, Global::Reduce(Reduction::Mean)).then_some(self as &dyn Blockwise)
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        images_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -7,6 +7,7 @@ use isobit_tensor::{DType, Tensor};
 use crate::arith::{narrow, number, through_f32, widen};
 use crate::axes::{fact, ints};
 use crate::broadcast::{broadcast, broadcast_facts, zip};
+use crate::entries::of_broadcast;
 use crate::fold::fold;
 use crate::number::Number;
 use crate::typed::typed;
@@ -39,6 +40,10 @@ impl Op for Pow {
 
     fn stage(&self) -> Option<Stage> {
         Some(Stage::Pow)
+    }
+
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        of_broadcast(operands, batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -10,7 +10,7 @@ use crate::arith::{floats, narrow, widen};
 use crate::axes::{axes, bounded, fact, given, ints, known_ints};
 use crate::blocked::{Blockwise, Role, Value, Wanted, run_plain};
 use crate::cast::convert;
-use crate::entries::first_alone;
+use crate::entries::each_alone;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
 use crate::pool::blocked_mean;
@@ -122,10 +122,12 @@ impl Op for Reduce {
         matches!(self.kind, Kind::Plain(Reduction::Mean, None)).then_some(self as &dyn Blockwise)
     }
 
-    fn entrywise(&self, operands: &[Option<Fact>], batch: &[bool]) -> bool {
-        let reduced = |rank: usize| self.reduced(known_ints(operands, 1).ok()?.as_deref(), rank).ok()?;
-        let first = |reduced: Vec<bool>| reduced.first().copied();
-        first_alone(batch) && fact(operands, 0).rank().and_then(reduced).and_then(first) == Some(false)
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let axis = each_alone(batch)?;
+        let given = known_ints(operands, 1).ok()?;
+        let reduced = self.reduced(given.as_deref(), fact(operands, 0).rank()?).ok()??;
+        let gone = if self.keep { 0 } else { reduced[..axis].iter().filter(|&&r| r).count() };
+        (!reduced[axis]).then_some(axis - gone)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -215,6 +215,14 @@ impl Op for View {
         })
     }
 
+    fn keeps_order(&self) -> bool {
+        true
+    }
+
+    fn extents_operand(&self) -> Option<usize> {
+        matches!(self, View::Reshape { .. }).then_some(1)
+    }
+
     fn run(&self, _: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let numbers = inputs.opt(1).map(ints).transpose()?;
         let data = inputs.take(0)?;

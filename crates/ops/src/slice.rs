@@ -4,6 +4,7 @@ use isobit_tensor::{Element, Tensor, with_data};
 
 use crate::axes::{axes, axis, extents, fact, given, int, ints, known_ints};
 use crate::broadcast::{Walk, copy_strided, strides};
+use crate::entries::each_alone;
 use crate::fold::fold;
 use crate::typed::typed;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -118,6 +119,19 @@ impl Op for Slice {
         })
     }
 
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let known = |i| match given(operands, i) {
+            None => Some(None),
+            Some(_) => known_ints(operands, i).ok().flatten().map(Some),
+        };
+        let (axis, shape) = (each_alone(batch)?, fact(operands, 0).known_shape()?);
+        let cuts = Cuts::new(known(1)??, known(2)??, known(3)?, known(4)?, shape.len()).ok()?;
+        // Along the batch nothing may be cut off, of no part of it.
+        let at = cuts.axes.iter().position(|&a| a == axis);
+        let all = |i: usize| (cuts.starts[i], cuts.steps[i]) == (0, 1) && cuts.ends[i] >= shape[axis] as i64;
+        at.is_none_or(all).then_some(axis)
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let data = inputs.get(0)?;
         let optional = |i| inputs.opt(i).map(ints).transpose();
@@ -222,6 +236,11 @@ impl Op for Split {
             };
             Ok((0..self.outputs).map(shape).collect())
         })
+    }
+
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let along = axis(self.axis, fact(operands, 0).rank()?).ok()?;
+        each_alone(batch).filter(|&axis| axis != along)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -6,6 +6,7 @@ use isobit_tensor::{DType, Tensor};
 
 use crate::arith::through_f32;
 use crate::axes::{axis, fact};
+use crate::entries::each_alone;
 use crate::number::Number;
 use crate::transpose::transpose;
 use crate::typed::typed;
@@ -54,6 +55,11 @@ impl Op for Softmax {
     fn cost(&self, _: &[Option<Fact>], outputs: &[Fact]) -> u64 {
         let weight = if self.kind == Kind::Hard { 2 } else { 12 };
         outputs.first().map_or(0, |f| (f.numel().unwrap_or(0) as u64).saturating_mul(weight))
+    }
+
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let along = axis(self.axis, fact(operands, 0).rank()?).ok()?;
+        each_alone(batch).filter(|&axis| axis != along)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -5,6 +5,7 @@ use isobit_tensor::{Element, Tensor, with_data};
 
 use crate::axes::{axes, fact, known, settled};
 use crate::broadcast::{Walk, copy_strided, strides};
+use crate::entries::{each_alone, images_alone};
 use crate::fold::fold;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -42,6 +43,11 @@ impl Op for Transpose {
             };
             Ok(vec![Fact::new(data.dtype, shape)])
         })
+    }
+
+    fn batch_axis(&self, operands: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        let (axis, rank) = (each_alone(batch)?, fact(operands, 0).rank()?);
+        self.perm(rank).ok()?.iter().position(|&p| p == axis)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -127,6 +133,10 @@ impl Op for Blocks {
             let shape = data.shape.as_ref().map(|dims| self.shape(dims)).transpose()?;
             Ok(vec![Fact::new(data.dtype, shape)])
         })
+    }
+
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        images_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

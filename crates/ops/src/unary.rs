@@ -10,7 +10,7 @@ use crate::arith::{number, owned, through_f32};
 use crate::axes::fact;
 use crate::blocked::{Blockwise, Role, Value, Wanted, run_plain};
 use crate::cast::convert;
-use crate::entries::first_alone;
+use crate::entries::each_alone;
 use crate::fold::fold;
 use crate::number::{Number, magnitude};
 use crate::tail::{Stage, Tail};
@@ -115,8 +115,8 @@ impl Op for Map {
         weighted(outputs, self.weight())
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        each_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -295,8 +295,8 @@ impl Op for Swish {
         weighted(outputs, 8)
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        each_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -332,8 +332,8 @@ impl Op for Shrink {
         same(self, inputs, number)
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        each_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -383,8 +383,8 @@ impl Op for Sign {
         same(self, inputs, number)
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        each_alone(batch)
     }
 
     fn run(&self, _: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
@@ -419,8 +419,8 @@ impl Op for Clip {
         same(self, inputs, number)
     }
 
-    fn entrywise(&self, _: &[Option<Fact>], batch: &[bool]) -> bool {
-        first_alone(batch)
+    fn batch_axis(&self, _: &[Option<Fact>], batch: &[Option<usize>]) -> Option<usize> {
+        each_alone(batch)
     }
 
     fn run(&self, ctx: &RunCtx<'_>, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

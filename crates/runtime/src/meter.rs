@@ -5,6 +5,7 @@ use std::time::Duration;
 use isobit_kernels::Exec;
 use isobit_ops::{Code, Memory, OpError, Value};
 
+use crate::portions::Part;
 use crate::{Limits, RunOptions};
 
 /// Why a program stopped.
@@ -41,6 +42,8 @@ pub(crate) struct Run<'a> {
     /// How many bodies enclose the current step.
     pub(crate) depth: usize,
     pub(crate) times: Vec<Timed>,
+    /// The portion of a batch that it is of.
+    pub(crate) part: Option<Part<'a>>,
 }
 
 impl<'a> Run<'a> {
@@ -58,13 +61,17 @@ impl<'a> Run<'a> {
             held: 0,
             depth: 0,
             times: Vec::new(),
+            part: None,
         }
     }
 
     /// A run of its own for part of this one, of which nothing is counted that follows from the shapes.
-    pub(crate) fn part(&self, exec: Exec<'a>) -> Self {
+    pub(crate) fn part<'p>(&self, exec: Exec<'p>, part: Part<'p>) -> Run<'p>
+    where
+        'a: 'p,
+    {
         let options = RunOptions { seed: self.seed, limits: self.limits, profile: self.profile };
-        Self::new(exec, self.memory, &options, false)
+        Run { part: Some(part), ..Run::new(exec, self.memory, &options, false) }
     }
 
     /// Counts a step.

@@ -74,6 +74,11 @@ impl Frame {
         Ok(())
     }
 
+    /// Sets a value that the graph does not compute.
+    pub(crate) fn give(&mut self, v: ValueId, value: Value) {
+        self.values[v.0 as usize] = Some(value);
+    }
+
     pub(crate) fn take(&mut self, v: ValueId) -> Option<Value> {
         self.values[v.0 as usize].take()
     }
@@ -313,6 +318,9 @@ impl Program {
         let stream = if run.depth == 0 { 0 } else { run.iterations << 32 };
         for step in steps {
             run.step()?;
+            if run.part.is_some_and(|part| part.skips(step)) {
+                continue;
+            }
             let before = run.cost;
             let start = (run.profile && run.depth == 0).then(Instant::now);
             if let Some(cost) = self.folded_costs[step] {
@@ -338,6 +346,21 @@ impl Program {
         Ok(())
     }
 
+    /// A value, computed or constant; moved out of the frame where nobody else needs it.
+    pub(crate) fn value(
+        &self,
+        v: ValueId,
+        frame: &mut Frame,
+        last: bool,
+        run: &mut Run<'_>,
+    ) -> Option<Value> {
+        let value = if last { frame.take(v) } else { frame.values[v.0 as usize].clone() };
+        if let Some(value) = value.as_ref().filter(|_| last && frame.own[v.0 as usize]) {
+            run.release(value);
+        }
+        value.or_else(|| self.constant(v).cloned().map(Value::from))
+    }
+
     /// A value that is known to be defined, and not in blocks: results of the graph and what bodies capture are not.
     fn lookup(&self, v: ValueId, values: &[Option<Value>]) -> Datum {
         let computed = match &values[v.0 as usize] {
@@ -360,7 +383,10 @@ impl Program {
         let Frame { values, own, done } = frame;
         let at = |error: OpError| Stop::Step { step, error };
         let tail = self.tail(step, values);
-        let operands = self.operands(step, run, values, own);
+        let mut operands = self.operands(step, run, values, own);
+        if let Some((operand, extents)) = run.part.and_then(|part| part.extents(step)) {
+            operands[operand] = Some(extents.into());
+        }
         let results = match &self.steps[step] {
             Step::Control(control) => {
                 run.charge(1)?;

@@ -19,15 +19,15 @@ use crate::{DataResult, LoadError, NodeRef, Options, RunError, RunOptions, RunRe
 /// A model ready to run, any number of times, from any thread.
 pub struct Session {
     model: Model,
-    program: Program,
+    pub(crate) program: Program,
     set: KernelSet,
-    pool: Threads,
+    pub(crate) pool: Threads,
     kept: Kept,
     portion: Option<usize>,
     /// By input types and shapes.
     known: Mutex<BTreeMap<Signature, Known>>,
     /// Buffers kept from run to run, one set for each run at a time.
-    spares: Spares,
+    pub(crate) spares: Spares,
 }
 
 /// What is known of a run before it begins.
