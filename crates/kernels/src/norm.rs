@@ -11,14 +11,28 @@ use crate::{Exec, KernelSet, reduce};
 /// # Panics
 /// When `x` is not a whole number of rows.
 pub fn softmax(exec: Exec<'_>, x: &mut [f32], width: usize) {
-    rows(exec, x, width, |set, row| {
-        let m = reduce::max(set, row);
-        subtract(set, row, m);
-        apply(set, Unary::Exp, row);
-        let s = reduce::sum(set, row);
-        divide(set, row, s);
+    if width == 0 {
+        return;
+    }
+    let set = exec.set();
+    crate::rows(exec, x, width, 1 << 12, |_, part| {
+        // As many rows as the first-level cache holds.
+        for rows in part.chunks_mut((TOGETHER / width).max(1) * width) {
+            for row in rows.chunks_exact_mut(width) {
+                let m = reduce::max(set, row);
+                subtract(set, row, m);
+            }
+            apply(set, Unary::Exp, rows);
+            for row in rows.chunks_exact_mut(width) {
+                let s = reduce::sum(set, row);
+                divide(set, row, s);
+            }
+        }
     });
 }
+
+/// Elements that one pass after the other goes over.
+const TOGETHER: usize = 1 << 12;
 
 /// Log-softmax of each row, in place: m = max; d_i = x_i - m; s = 32-lane sum of exp(d_i); y_i = d_i - ln(s).
 ///
@@ -109,9 +123,33 @@ crate::dispatch::multiversion! {
         for x in x.iter_mut() { *x -= y; }
     }
 }
+/// Every element over `y`.
+fn divide(set: KernelSet, x: &mut [f32], y: f32) {
+    if set != KernelSet::Scalar && (1.0..=1e9).contains(&y) && in_range(set, x) {
+        quotients(set, x, y);
+    } else {
+        x.iter_mut().for_each(|x| *x /= y);
+    }
+}
 crate::dispatch::multiversion! {
-    fn divide(x: &mut [f32], y: f32) {
-        for x in x.iter_mut() { *x /= y; }
+    /// Whether [`quotients`] takes these elements: remainders of smaller ones would not be exact.
+    fn in_range(x: &[f32]) -> bool {
+        x.iter().fold(true, |all, x| all & ((1e-27..=1e9).contains(x) | (x.to_bits() == 0)))
+    }
+}
+crate::dispatch::multiversion! {
+    /// Every element over `y`, correctly rounded without a division for each (Markstein): with 1 / y correctly rounded and
+    /// a quotient that is one of the two next to the exact one, what its exact remainder adds makes it the nearest.
+    fn quotients(x: &mut [f32], y: f32) {
+        let inverse = 1.0 / y;
+        #[allow(clippy::disallowed_methods)] // an instruction of every set but Scalar
+        for x in x.iter_mut() {
+            let mut q = *x * inverse;
+            for _ in 0..2 {
+                q = q.mul_add(-y, *x).mul_add(inverse, q);
+            }
+            *x = q;
+        }
     }
 }
 crate::dispatch::multiversion! {
@@ -167,4 +205,44 @@ pub fn batch_norm(
             affine(exec.set(), row, mean[ch], a[ch], bias[ch]);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use isobit_numerics::rng::Rng;
+
+    use super::*;
+
+    #[test]
+    fn quotients_are_those_of_divisions() {
+        let mut rng = Rng::new(7, 0);
+        let mut significand = |special: bool| match rng.below(if special { 4 } else { 1 }) {
+            1 => rng.below(4) as u32,
+            2 => (1 << 23) - 1 - rng.below(4) as u32,
+            _ => rng.below(1 << 23) as u32,
+        };
+        let number =
+            |exponent: i32, significand: u32| f32::from_bits(((127 + exponent) as u32) << 23 | significand);
+        for round in 0..20_000 {
+            let y = number(round % 29, significand(true));
+            let x: Vec<f32> = (0..67)
+                .map(|i| match i {
+                    0 => 0.0,
+                    1 => y,
+                    _ => number((i + round) % 117 - 88, significand(i % 2 == 0)),
+                })
+                .collect();
+            let expected: Vec<u32> = x.iter().map(|x| (x / y).to_bits()).collect();
+            for set in KernelSet::available() {
+                assert!(in_range(set, &x));
+                let mut q = x.clone();
+                quotients(set, &mut q, y);
+                let q: Vec<u32> = q.iter().map(|q| q.to_bits()).collect();
+                assert_eq!(q, expected, "over {y:e} on {set}");
+            }
+        }
+        for x in [-0.0, f32::NAN, f32::INFINITY, 1e-30, -1.0] {
+            assert!(!in_range(KernelSet::best(), &[1.0, x, 1.0]));
+        }
+    }
 }

@@ -106,13 +106,60 @@ crate::dispatch::multiversion! {
     }
 }
 crate::dispatch::multiversion! {
-    /// The largest element: order does not matter, so lanes are free here.
+    /// The largest element; order does not matter.
     pub(crate) fn max(x: &[f32]) -> f32 {
-        lanes(x, f32::NEG_INFINITY, num::max).into_iter().fold(f32::NEG_INFINITY, num::max)
+        extreme(x, |_, largest| largest)
     }
 }
 crate::dispatch::multiversion! {
     fn min(x: &[f32]) -> f32 {
-        lanes(x, f32::INFINITY, num::min).into_iter().fold(f32::INFINITY, num::min)
+        extreme(x, |least, _| least)
+    }
+}
+
+/// Of the least and the largest element the one that `pick` takes, each said by an integer in the order of SEMANTICS.md: -0 is
+/// less than +0, and NaN, which is more than infinity or less than its negative there, is the result where there is one.
+#[inline(always)]
+fn extreme(x: &[f32], pick: impl Fn(i32, i32) -> i32) -> f32 {
+    // Its own inverse.
+    let turned = |bits: i32| bits ^ ((bits >> 31) as u32 >> 1) as i32;
+    let start = [f32::INFINITY, f32::NEG_INFINITY].map(|x| turned(x.to_bits() as i32));
+    let (least, largest) = x.iter().fold((start[0], start[1]), |(least, largest), x| {
+        let n = turned(x.to_bits() as i32);
+        (least.min(n), largest.max(n))
+    });
+    if largest > start[0] || least < start[1] {
+        return f32::NAN;
+    }
+    f32::from_bits(turned(pick(least, largest)) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use isobit_numerics::rng::Rng;
+
+    use super::*;
+    use crate::KernelSet;
+
+    #[test]
+    fn extremes_are_those_of_the_definition() {
+        let mut rng = Rng::new(3, 0);
+        let nan = |bits: u32| f32::from_bits(0x7fc0_0001 | bits);
+        let special =
+            [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MIN_POSITIVE, -1e-45, nan(0), nan(1 << 31)];
+        for round in 0..4_000 {
+            // More and more of them are special, the last ones all.
+            let element = |rng: &mut Rng| match rng.below(4_000) < round {
+                true => special[rng.below(if round % 2 == 0 { 6 } else { 8 })],
+                false => rng.f32_unit() - 0.5,
+            };
+            let x: Vec<f32> = (0..rng.below(150)).map(|_| element(&mut rng)).collect();
+            let largest = x.iter().copied().fold(f32::NEG_INFINITY, num::max);
+            let least = x.iter().copied().fold(f32::INFINITY, num::min);
+            for set in KernelSet::available() {
+                assert_eq!(max(set, &x).to_bits(), largest.to_bits(), "{x:?} on {set}");
+                assert_eq!(min(set, &x).to_bits(), least.to_bits(), "{x:?} on {set}");
+            }
+        }
     }
 }

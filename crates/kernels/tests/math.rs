@@ -7,7 +7,7 @@ use isobit_numerics as num;
 type Definition = fn(f32) -> f32;
 type Composite = (Unary, Box<dyn Fn(f32) -> f32>);
 
-const FUNCTIONS: [(Unary, Definition); 19] = [
+const FUNCTIONS: [(Unary, Definition); 21] = [
     (Unary::Exp, num::exp),
     (Unary::Erf, num::erf),
     (Unary::Tanh, num::tanh),
@@ -26,8 +26,14 @@ const FUNCTIONS: [(Unary, Definition); 19] = [
     (Unary::Acosh, num::acosh),
     (Unary::Atanh, num::atanh),
     (Unary::Silu, |x| x * num::sigmoid(x)),
+    (Unary::GeluTanh, |x| (0.5 * x) * (1.0 + num::tanh(gelu_inner(x, x * x * x)))),
+    (Unary::GeluNew, |x| (0.5 * x) * (1.0 + num::tanh(gelu_inner(x, num::elementary::cube(x))))),
     (Unary::Gelu, |x| (0.5 * x) * (1.0 + num::erf(x * std::f32::consts::FRAC_1_SQRT_2))),
 ];
+
+fn gelu_inner(x: f32, cube: f32) -> f32 {
+    (x + 0.044715 * cube) * 0.797_884_6
+}
 
 fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()

@@ -338,7 +338,7 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
 /// sqrt(2/pi) (x + 0.044715 `cube`), each operation rounded.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn gelu_inner(x: __m512, cube: __m512) -> __m512 {
+pub(super) fn gelu_inner(x: __m512, cube: __m512) -> __m512 {
     let sum = _mm512_add_ps(x, _mm512_mul_ps(_mm512_set1_ps(0.044715), cube));
     _mm512_mul_ps(_mm512_set1_ps(super::SQRT_2_OVER_PI), sum)
 }

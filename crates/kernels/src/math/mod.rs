@@ -5,7 +5,11 @@ mod avx512;
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
 mod doubts;
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+mod exponential;
+#[cfg(all(target_arch = "x86_64", isobit_avx512))]
 mod gelu;
+#[cfg(all(target_arch = "x86_64", isobit_avx512))]
+mod gelu_tanh;
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
 mod logistic;
 
@@ -147,21 +151,26 @@ pub(crate) fn apply(set: KernelSet, f: Unary, x: &mut [f32]) {
     if set == KernelSet::Avx512 {
         use avx512::Function;
         type Definition = fn(f32) -> f32;
+        let by_tanh: Definition = |x| half_of(x, num::tanh(gelu_tanh_inner(x)));
+        let new: Definition = |x| half_of(x, num::tanh(gelu_new_inner(x)));
         match f {
             // SAFETY: the set comes from `Exec`, which checked the machine.
+            Unary::Exp => return unsafe { exponential::apply(x, num::exp) },
+            // SAFETY: as above.
             Unary::Sigmoid => return unsafe { logistic::apply::<false>(x, num::sigmoid) },
             // SAFETY: as above.
             Unary::Gelu => return unsafe { gelu::apply(x, |x| half_of(x, num::erf(gelu_inner(x)))) },
+            // SAFETY: as above.
+            Unary::GeluTanh => return unsafe { gelu_tanh::apply::<false>(x, by_tanh) },
+            // SAFETY: as above.
+            Unary::GeluNew => return unsafe { gelu_tanh::apply::<true>(x, new) },
             // SAFETY: as above.
             Unary::Silu => return unsafe { logistic::apply::<true>(x, |x| x * num::sigmoid(x)) },
             _ => {}
         }
         let function: Option<(Function, Definition)> = match f {
-            Unary::Exp => Some((Function::Exp, num::exp)),
             Unary::Tanh => Some((Function::Tanh, num::tanh)),
             Unary::Erf => Some((Function::Erf, num::erf)),
-            Unary::GeluTanh => Some((Function::GeluTanh, |x| half_of(x, num::tanh(gelu_tanh_inner(x))))),
-            Unary::GeluNew => Some((Function::GeluNew, |x| half_of(x, num::tanh(gelu_new_inner(x))))),
             _ => None,
         };
         if let Some((function, definition)) = function {
