@@ -123,12 +123,17 @@ crate::dispatch::multiversion! {
         for x in x.iter_mut() { *x -= y; }
     }
 }
-/// Every element over `y`.
+/// Every element over `y`. Long vectors take as many cycles to divide as they have elements, short ones half as many.
 fn divide(set: KernelSet, x: &mut [f32], y: f32) {
-    if set != KernelSet::Scalar && (1.0..=1e9).contains(&y) && in_range(set, x) {
+    if set == KernelSet::Avx512 && (1.0..=1e9).contains(&y) && in_range(set, x) {
         quotients(set, x, y);
     } else {
-        x.iter_mut().for_each(|x| *x /= y);
+        divisions(set, x, y);
+    }
+}
+crate::dispatch::multiversion! {
+    fn divisions(x: &mut [f32], y: f32) {
+        for x in x.iter_mut() { *x /= y; }
     }
 }
 crate::dispatch::multiversion! {
@@ -142,7 +147,7 @@ crate::dispatch::multiversion! {
     /// a quotient that is one of the two next to the exact one, what its exact remainder adds makes it the nearest.
     fn quotients(x: &mut [f32], y: f32) {
         let inverse = 1.0 / y;
-        #[allow(clippy::disallowed_methods)] // an instruction of every set but Scalar
+        #[allow(clippy::disallowed_methods)] // an instruction of the set that takes it
         for x in x.iter_mut() {
             let mut q = *x * inverse;
             for _ in 0..2 {
