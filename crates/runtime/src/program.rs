@@ -346,16 +346,16 @@ impl Program {
         Ok(())
     }
 
-    /// A value, computed or constant; moved out of the frame where nobody else needs it.
+    /// A value, computed or constant. One that nobody else needs (`last`) is moved out of the frame, and no longer held by `run`.
     pub(crate) fn value(
         &self,
         v: ValueId,
         frame: &mut Frame,
         last: bool,
-        run: &mut Run<'_>,
+        run: Option<&mut Run<'_>>,
     ) -> Option<Value> {
         let value = if last { frame.take(v) } else { frame.values[v.0 as usize].clone() };
-        if let Some(value) = value.as_ref().filter(|_| last && frame.own[v.0 as usize]) {
+        if let (Some(value), Some(run)) = (&value, run.filter(|_| last && frame.own[v.0 as usize])) {
             run.release(value);
         }
         value.or_else(|| self.constant(v).cloned().map(Value::from))
@@ -380,10 +380,10 @@ impl Program {
         stream: u64,
     ) -> Result<Vec<Value>, Stop> {
         let node = &self.graph.nodes[step];
-        let Frame { values, own, done } = frame;
         let at = |error: OpError| Stop::Step { step, error };
-        let tail = self.tail(step, values);
-        let mut operands = self.operands(step, run, values, own);
+        let tail = self.tail(step, &frame.values);
+        let mut operands = self.operands(step, run, frame);
+        let Frame { values, done, .. } = frame;
         if let Some((operand, extents)) = run.part.and_then(|part| part.extents(step)) {
             operands[operand] = Some(extents.into());
         }
@@ -464,27 +464,14 @@ impl Program {
         self.tails[step].iter().map_while(action).collect()
     }
 
-    /// The operands of a step; one that nobody needs afterwards is moved out of `values`.
-    fn operands(
-        &self,
-        step: usize,
-        run: &mut Run<'_>,
-        values: &mut [Option<Value>],
-        own: &[bool],
-    ) -> Vec<Option<Value>> {
+    /// The operands of a step; one that nobody needs afterwards is moved out of the frame.
+    fn operands(&self, step: usize, run: &mut Run<'_>, frame: &mut Frame) -> Vec<Option<Value>> {
         let node = &self.graph.nodes[step];
         let into_container = node.op.starts_with("Sequence") || node.op == "Optional";
-        node.inputs
-            .iter()
-            .zip(&self.plan.last[step])
+        let operands = node.inputs.iter().zip(&self.plan.last[step]);
+        operands
             .map(|(v, &last)| {
-                let v = (*v)?;
-                let slot = &mut values[v.0 as usize];
-                let value = if last { slot.take() } else { slot.clone() };
-                if let Some(value) = value.as_ref().filter(|_| last && own[v.0 as usize] && !into_container) {
-                    run.release(value);
-                }
-                value.or_else(|| self.constant(v).cloned().map(Value::from))
+                self.value((*v)?, frame, last, if into_container { None } else { Some(&mut *run) })
             })
             .collect()
     }

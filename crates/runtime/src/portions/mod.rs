@@ -197,7 +197,8 @@ impl Portions {
         let (exec, threads) = (run.exec, run.exec.pool().threads());
         let mut given = Vec::with_capacity(self.given.len());
         for &Given { value: v, batch, last } in &self.given {
-            let mut value = program.value(v, frame, last, run).ok_or_else(|| self.not_a_batch())?;
+            let mut value =
+                program.value(v, frame, last, Some(&mut *run)).ok_or_else(|| self.not_a_batch())?;
             if batch {
                 // Images in blocks are in planes again.
                 value = value.into_datum(&program.ctx(run, 0)).map_err(|error| self.stop(error))?.into();
