@@ -11,11 +11,7 @@ use crate::{Exec, KernelSet, reduce};
 /// # Panics
 /// When `x` is not a whole number of rows.
 pub fn softmax(exec: Exec<'_>, x: &mut [f32], width: usize) {
-    if width == 0 {
-        return;
-    }
-    let set = exec.set();
-    crate::rows(exec, x, width, 1 << 12, |_, part| {
+    parts(exec, x, width, |set, part| {
         // As many rows as the first-level cache holds.
         for rows in part.chunks_mut((TOGETHER / width).max(1) * width) {
             for row in rows.chunks_exact_mut(width) {
@@ -90,14 +86,14 @@ pub fn rms_norm(exec: Exec<'_>, x: &mut [f32], width: usize, epsilon: f32, scale
 }
 
 fn rows(exec: Exec<'_>, x: &mut [f32], width: usize, f: impl Fn(KernelSet, &mut [f32]) + Sync) {
-    if width == 0 {
-        return;
+    parts(exec, x, width, |set, part| part.chunks_exact_mut(width).for_each(|row| f(set, row)));
+}
+
+/// Several rows at a time, as threads share them; none where they have no elements.
+fn parts(exec: Exec<'_>, x: &mut [f32], width: usize, f: impl Fn(KernelSet, &mut [f32]) + Sync) {
+    if width > 0 {
+        crate::rows(exec, x, width, 1 << 12, |_, part| f(exec.set(), part));
     }
-    crate::rows(exec, x, width, 1 << 12, |_, part| {
-        for row in part.chunks_exact_mut(width) {
-            f(exec.set(), row);
-        }
-    });
 }
 
 fn moments(set: KernelSet, row: &[f32], epsilon: f32) -> (f32, f32) {

@@ -136,7 +136,7 @@ impl Session {
         let program = &self.program;
         let inference = propagate(&program.graph, &steps, facts, Vec::new(), &known, &program.taken);
         let cost = inference.cost();
-        let portions = || Portions::find(program, &inference.facts, self.pool.threads(), self.portion);
+        let portions = || Portions::find(program, &inference, self.pool.threads(), self.portion);
         let known = Known { cost, portions: cost.and_then(|_| portions()).map(Arc::new) };
         if all.len() >= REMEMBERED_SHAPES {
             all.pop_first();

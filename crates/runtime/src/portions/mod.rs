@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use isobit_graph::ValueId;
 use isobit_kernels::{Exec, Serial};
-use isobit_ops::{Fact, OpError, Value};
+use isobit_ops::{OpError, Value};
 use isobit_tensor::recycle::Spares;
 use isobit_tensor::{Datum, Tensor};
 
 use crate::Limits;
+use crate::infer::Inference;
 use crate::meter::{Run, Stop, Timed};
 use crate::program::{Frame, Program};
 
@@ -127,15 +128,15 @@ impl Part<'_> {
 }
 
 impl Portions {
-    /// The portions that suit a batch of which these facts are known, where any do; of `entries` each, where that is given.
+    /// The portions that suit a batch of which this is known, where any do; of `entries` each, where that is given.
     pub(crate) fn find(
         program: &Program,
-        facts: &[Fact],
+        inference: &Inference,
         threads: usize,
         entries: Option<usize>,
     ) -> Option<Self> {
         let (fused, ends) = (program.fused(), program.ends());
-        let stretches = stretch::stretches(program, facts, (&fused, &ends));
+        let stretches = stretch::stretches(program, inference, (&fused, &ends));
         if let Some(entries) = entries {
             let longest = stretches.into_iter().rev().max_by_key(|s| s.whole() - s.from())?;
             let cut = longest.whole();

@@ -8,6 +8,7 @@ use isobit_ops::{Fact, Op};
 use isobit_tensor::DType;
 
 use super::{Given, Known, Place, Portions, View};
+use crate::infer::Inference;
 use crate::program::{Program, Step};
 
 /// What of a core's cache is for images.
@@ -45,6 +46,7 @@ enum Taken {
 pub(super) struct Stretch<'a> {
     program: &'a Program,
     facts: &'a [Fact],
+    costs: &'a [Option<u64>],
     batch: usize,
     from: usize,
     /// For each value that its steps take or make, how.
@@ -68,15 +70,15 @@ pub(super) struct Stretch<'a> {
 /// The stretches of a program, each as long as it may be; `uses` are what [`Program::fused`] and [`Program::ends`] say.
 pub(super) fn stretches<'a>(
     program: &'a Program,
-    facts: &'a [Fact],
+    inference: &'a Inference,
     uses: (&'a [bool], &'a [usize]),
 ) -> Vec<Stretch<'a>> {
     let graph = &program.graph;
-    let first = graph.inputs.first().and_then(|v| facts[v.0 as usize].known_shape());
+    let first = graph.inputs.first().and_then(|v| inference.facts[v.0 as usize].known_shape());
     let batch = first.and_then(|shape| shape.first().copied()).unwrap_or(1);
     let (mut out, mut from, mut reach) = (Vec::new(), 0, None);
     while batch > 1 && from < graph.nodes.len() {
-        let mut stretch = Stretch::new(program, facts, uses, batch, from);
+        let mut stretch = Stretch::new(program, inference, uses, batch, from);
         // It begins with no step that an earlier one does.
         while (reach < Some(from) || !stretch.moved.is_empty()) && stretch.next(&mut reach) {}
         from = stretch.until();
@@ -93,7 +95,7 @@ pub(super) fn stretches<'a>(
 impl<'a> Stretch<'a> {
     fn new(
         program: &'a Program,
-        facts: &'a [Fact],
+        Inference { facts, costs, .. }: &'a Inference,
         (fused, ends): (&'a [bool], &'a [usize]),
         batch: usize,
         from: usize,
@@ -101,6 +103,7 @@ impl<'a> Stretch<'a> {
         Self {
             program,
             facts,
+            costs,
             batch,
             from,
             taken: BTreeMap::new(),
@@ -154,9 +157,7 @@ impl<'a> Stretch<'a> {
         }
         let known = |v: &Option<ValueId>| Some(((*v)?, self.facts[(*v)?.0 as usize].value.clone()?));
         if let Some(values) = node.outputs.iter().map(known).collect::<Option<Vec<_>>>() {
-            let results: Vec<Fact> = values.iter().map(|(_, t)| Fact::of(&t.clone().into())).collect();
-            let cost = op.cost(&self.operands(step), &results);
-            self.known.push(Known { step, cost, values });
+            self.known.push(Known { step, cost: self.costs[step]?, values });
             return (!self.moved.is_empty()).then(Moved::default);
         }
         // A value from outside may be a batch. One of these extents that is none is more often the only one.
