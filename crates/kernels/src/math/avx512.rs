@@ -284,6 +284,9 @@ const ERF: [[f64; 16]; 12] = [
 pub(super) enum Function {
     Exp,
     Tanh,
+    Sigmoid,
+    /// x * sigmoid(x).
+    Silu,
     Erf,
     /// (0.5 x) * (1 + erf(x sqrt(1/2))).
     Gelu,
@@ -305,6 +308,13 @@ pub(super) unsafe fn apply(f: Function, x: &mut [f32], definition: fn(f32) -> f3
             Function::Exp => each::<true>(x, definition, |x| x, |x| exp(x), |_, y| y, |_, y| y),
             Function::Tanh => {
                 each::<true>(x, definition, |x| x, |x| expm1_of_double(x), |x, t| tanh(x, t), |_, y| y)
+            }
+            Function::Sigmoid => {
+                each::<true>(x, definition, |x| x, |x| exp_of_minus(x), |_, e| logistic(e), |_, y| y)
+            }
+            Function::Silu => {
+                let times = |x, y| _mm512_mul_ps(x, y);
+                each::<true>(x, definition, |x| x, |x| exp_of_minus(x), |_, e| logistic(e), times)
             }
             Function::Erf => each::<true>(x, definition, |x| x, |x| erf(x), |x, y| signed(x, y), |_, y| y),
             Function::Gelu => each::<false>(
@@ -603,6 +613,19 @@ fn limit(x: Four, low: f64, high: f64) -> Four {
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn exp(x: Four) -> Four {
     exp64(limit(x, -110.0, 100.0))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn exp_of_minus(x: Four) -> Four {
+    exp64(limit(x, -110.0, 100.0).map(|x| _mm512_sub_pd(splat(0.0), x)))
+}
+
+/// 1 / (1 + e).
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+fn logistic(e: Four) -> Four {
+    inverse(e.map(|e| _mm512_add_pd(e, splat(1.0))))
 }
 
 /// e^2|x| - 1, exact in relative terms near zero.

@@ -26,6 +26,13 @@ pub(super) fn mul_add(a: Some512, b: Some512, c: Some512) -> Some512 {
     [_mm512_fmadd_ps(a[0], b[0], c[0]), _mm512_fmadd_ps(a[1], b[1], c[1])]
 }
 
+/// One bit an element: those of the first vector are the low ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+pub(super) fn bits(of: impl Fn(usize) -> __mmask16) -> u32 {
+    u32::from(of(0)) | u32::from(of(1)) << 16
+}
+
 /// `x[i] = f(x[i])`, where `f` also says which elements are in doubt; `settle` computes these in place.
 ///
 /// # Safety

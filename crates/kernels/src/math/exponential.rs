@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::{self, Function, Lines};
-use super::doubts::{Some512, each_step, mul_add, splat, zip};
+use super::doubts::{Some512, bits, each_step, mul_add, splat, zip};
 
 /// The bound of the error, relative to the result: [`IN_TWO`], and 2^-38 for adding the bound.
 const BOUND: f32 = IN_TWO + 1.0 / (1u64 << 38) as f32;
@@ -72,14 +72,12 @@ fn exp(x: Some512) -> (Some512, u32) {
         zip(e, low, |e, low| _mm512_add_ps(e, low))
     };
     let (high, low) = (end(BOUND), end(-BOUND));
-    let mut sure = [0; 2];
-    let y = [0, 1].map(|i| {
+    let nothing = x.map(|x| _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x, splat(NOTHING)));
+    let sure = bits(|i| {
         let inside = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(_mm512_abs_ps(x[i]), splat(LIMIT));
-        let nothing = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(x[i], splat(NOTHING));
-        sure[i] = _mm512_mask_cmp_ps_mask::<_CMP_EQ_OQ>(inside, high[i], low[i]) | nothing;
-        _mm512_mask_mov_ps(high[i], nothing, _mm512_setzero_ps())
+        _mm512_mask_cmp_ps_mask::<_CMP_EQ_OQ>(inside, high[i], low[i]) | nothing[i]
     });
-    (y, !(u32::from(sure[0]) | u32::from(sure[1]) << 16))
+    ([0, 1].map(|i| _mm512_maskz_mov_ps(!nothing[i], high[i])), !sure)
 }
 
 /// One of 32 entries by the low bits of `index`.

@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::{self, Function, Lines};
-use super::doubts::{Some512, each_step, mul_add, splat, zip};
+use super::doubts::{Some512, bits, each_step, mul_add, splat, zip};
 
 /// The bound of the error of erf: roundings of 2^-34 of the polynomial, of the square (half as much), of the sum and of its bounds
 /// add up to seven eighths of it, what is left of erf is below 2^-38.
@@ -149,8 +149,7 @@ fn one_plus_erf(t: Some512) -> (Some512, u32) {
         zip(erf, t, |erf, t| _mm512_fmadd_ps(erf, sign(t), splat(1.0)))
     };
     let (high, low) = (end(BOUND), end(-BOUND));
-    let doubt = [0, 1].map(|i| _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(high[i], low[i]));
-    (high, u32::from(doubt[0]) | u32::from(doubt[1]) << 16)
+    (high, bits(|i| _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(high[i], low[i])))
 }
 
 /// 1 with the sign of `x`.

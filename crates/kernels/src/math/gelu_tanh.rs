@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::avx512::{self, Function, gelu_inner};
-use super::doubts::{Some512, each_step, splat, zip};
+use super::doubts::{Some512, bits, each_step, splat, zip};
 use super::logistic;
 
 /// From here on tanh is rounded to 1.
@@ -39,8 +39,7 @@ pub(super) unsafe fn apply<const NEW: bool>(x: &mut [f32], definition: fn(f32) -
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn equal(a: Some512, b: Some512) -> u32 {
-    let equal = [0, 1].map(|i| u32::from(_mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a[i], b[i])));
-    equal[0] | equal[1] << 16
+    bits(|i| _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a[i], b[i]))
 }
 
 /// x^3 and which of them are correctly rounded. (Of those too small to have a second part it does not matter: what they are added
