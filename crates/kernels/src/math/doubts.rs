@@ -1,6 +1,7 @@
 //! Programs in vectors of f32, and what they leave in doubt.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 /// Vectors whose operations alternate.
 const TOGETHER: usize = 2;
@@ -33,37 +34,58 @@ pub(super) fn bits(of: impl Fn(usize) -> __mmask16) -> u32 {
     u32::from(of(0)) | u32::from(of(1)) << 16
 }
 
-/// `x[i] = f(x[i])`, where `f` also says which elements are in doubt; `settle` computes these in place.
+/// Elements that go through the first half of a program before any goes through the second: what is between stays in the
+/// first-level cache.
+const BLOCK: usize = 8 * STEP_LEN;
+
+/// `x[i] = second(x[i], first(x[i]))`, where `second` also says which elements are in doubt; `settle` computes these in place.
+///
+/// A long program is in two halves: all of its operations, each of which waits for the one before, would fill what the processor
+/// looks ahead, and keep it from the next step's. A short one leaves nothing to the first.
 ///
 /// # Safety
 /// The machine has AVX-512 F, DQ, BW and VL.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-pub(super) unsafe fn each_step(
+pub(super) unsafe fn each_step<const N: usize>(
     x: &mut [f32],
-    f: impl Fn(Some512) -> (Some512, u32),
+    first: impl Fn(Some512) -> [Some512; N],
+    second: impl Fn(Some512, [Some512; N]) -> (Some512, u32),
     settle: impl Fn(&mut [f32]),
 ) {
     let mut doubts = Doubts { settle, at: [0; MOST + STEP_LEN], x: [0.0; MOST + STEP_LEN], count: 0 };
     let mut last = [0.0; STEP_LEN];
     let whole = x.len() / STEP_LEN * STEP_LEN;
     last[..x.len() - whole].copy_from_slice(&x[whole..]);
-    for first in (0..x.len()).step_by(STEP_LEN) {
-        let step = if first < whole { &mut x[first..first + STEP_LEN] } else { &mut last[..] };
-        // SAFETY: as many elements as are read and written.
-        let (given, doubt) = unsafe {
-            let at = step.as_mut_ptr();
-            let given = [_mm512_loadu_ps(at), _mm512_loadu_ps(at.add(16))];
-            let (y, doubt) = f(given);
-            _mm512_storeu_ps(at, y[0]);
-            _mm512_storeu_ps(at.add(16), y[1]);
-            (given, doubt)
+    // Written before they are read, as far as they are read.
+    let mut between = MaybeUninit::<[[Some512; N]; BLOCK / STEP_LEN]>::uninit();
+    let between = between.as_mut_ptr().cast::<[Some512; N]>();
+    for block in (0..x.len()).step_by(BLOCK) {
+        let steps = (x.len() - block).min(BLOCK).div_ceil(STEP_LEN);
+        let at = |i: usize, x: &mut [f32], last: &mut [f32; STEP_LEN]| match block + i * STEP_LEN {
+            first if first < whole => x[first..first + STEP_LEN].as_mut_ptr(),
+            _ => last.as_mut_ptr(),
         };
-        if doubt != 0 {
-            if doubts.count > MOST {
-                doubts.settle(x);
+        for i in 0..steps {
+            // SAFETY: as many elements as are read; a place of the block.
+            unsafe { between.add(i).write(first(load(at(i, x, &mut last)))) };
+        }
+        for i in 0..steps {
+            let place = at(i, x, &mut last);
+            // SAFETY: as many elements as are read and written; the loop before wrote what is between.
+            let (given, doubt) = unsafe {
+                let given = load(place);
+                let (y, doubt) = second(given, between.add(i).read());
+                _mm512_storeu_ps(place, y[0]);
+                _mm512_storeu_ps(place.add(16), y[1]);
+                (given, doubt)
+            };
+            if doubt != 0 {
+                if doubts.count > MOST {
+                    doubts.settle(x);
+                }
+                doubts.push(block + i * STEP_LEN, given, doubt);
             }
-            doubts.push(first, given, doubt);
         }
     }
     let rest = x.len() - whole;
@@ -71,6 +93,15 @@ pub(super) unsafe fn each_step(
     if doubts.count > 0 {
         doubts.settle(x);
     }
+}
+
+/// # Safety
+/// There are as many elements.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
+unsafe fn load(x: *const f32) -> Some512 {
+    // SAFETY: the caller's promise.
+    unsafe { [_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16))] }
 }
 
 /// Elements that are settled together: one by itself takes as long as several.

@@ -59,14 +59,14 @@ pub(super) unsafe fn apply(x: &mut [f32], definition: fn(f32) -> f32) {
         unsafe { avx512::apply(Function::Exp, x, definition) };
     };
     // SAFETY: the caller's promise.
-    unsafe { each_step(x, |x| exp(x), settle) };
+    unsafe { each_step(x, |_| [], |x, []| exp(x), settle) };
 }
 
 /// e^x, and which of them are in doubt.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn exp(x: Some512) -> (Some512, u32) {
-    let (e, low) = in_two::<false>(x);
+    let [e, low] = in_two::<false>(x);
     let end = |bound: f32| {
         let low = zip(e, low, |e, low| _mm512_fmadd_ps(e, splat(bound), low));
         zip(e, low, |e, low| _mm512_add_ps(e, low))
@@ -94,7 +94,7 @@ fn entry(table: &[u32; 32], index: __m512i) -> __m512i {
 /// e^x, or e^-x, in two parts; of no meaning where |x| is [`LIMIT`] or more.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-pub(super) fn in_two<const OF_MINUS_X: bool>(x: Some512) -> (Some512, Some512) {
+pub(super) fn in_two<const OF_MINUS_X: bool>(x: Some512) -> [Some512; 2] {
     // x (or -x) = n ln 2 / 32 + r + rest, where the rest makes up for the rounding of 2^(j/32), too.
     let per_ln2 = if OF_MINUS_X { -PER_LN2 } else { PER_LN2 };
     let index = x.map(|x| _mm512_fmadd_ps(x, splat(per_ln2), splat(ROUND)));
@@ -118,5 +118,5 @@ pub(super) fn in_two<const OF_MINUS_X: bool>(x: Some512) -> (Some512, Some512) {
     });
     let e = mul_add(t, r, t);
     let low = mul_add(t, r, zip(t, e, |t, e| _mm512_sub_ps(t, e)));
-    (e, mul_add(t, m, low))
+    [e, mul_add(t, m, low)]
 }

@@ -110,7 +110,7 @@ pub(super) unsafe fn apply(x: &mut [f32], definition: fn(f32) -> f32) {
         (zip(x, sum, |x, sum| _mm512_mul_ps(_mm512_mul_ps(splat(0.5), x), sum)), doubt)
     };
     // SAFETY: the caller's promise.
-    unsafe { each_step(x, f, |x| avx512::apply(Function::Gelu, x, definition)) };
+    unsafe { each_step(x, |_| [], |x, []| f(x), |x| avx512::apply(Function::Gelu, x, definition)) };
 }
 
 /// 1 + erf(t), erf rounded and then the sum, and which of them are in doubt.

@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 
 use super::avx512::{self, Function, gelu_inner};
 use super::doubts::{Some512, bits, each_step, splat, zip};
+use super::exponential::in_two;
 use super::logistic;
 
 /// From here on tanh is rounded to 1.
@@ -19,12 +20,20 @@ const LOST: f32 = 1.0 / (1u64 << 20) as f32;
 /// The machine has AVX-512 F, DQ, BW and VL.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
 pub(super) unsafe fn apply<const NEW: bool>(x: &mut [f32], definition: fn(f32) -> f32) {
-    let f = |x: Some512| {
-        let (cube, exact) =
-            if NEW { cube(x) } else { (x.map(|x| _mm512_mul_ps(_mm512_mul_ps(x, x), x)), u32::MAX) };
-        let (tanh, sure) = one_and_tanh(zip(x, cube, |x, cube| gelu_inner(x, cube)));
+    let first = |x: Some512| {
+        let cube = if NEW { cube(x) } else { x.map(|x| _mm512_mul_ps(_mm512_mul_ps(x, x), x)) };
+        let double = zip(x, cube, |x, cube| {
+            let u = gelu_inner(x, cube);
+            // NaN stays that: it is the second operand.
+            let near = _mm512_min_ps(splat(FAR), _mm512_max_ps(splat(-FAR), u));
+            _mm512_add_ps(near, near)
+        });
+        in_two::<true>(double)
+    };
+    let second = |x: Some512, e| {
+        let (tanh, sure) = one_and_tanh(e);
         let half = x.map(|x| _mm512_mul_ps(splat(0.5), x));
-        (zip(half, tanh, |half, tanh| _mm512_mul_ps(half, tanh)), !(sure & exact))
+        (zip(half, tanh, |half, tanh| _mm512_mul_ps(half, tanh)), !sure)
     };
     let settle = |x: &mut [f32]| {
         let function = if NEW { Function::GeluNew } else { Function::GeluTanh };
@@ -32,21 +41,14 @@ pub(super) unsafe fn apply<const NEW: bool>(x: &mut [f32], definition: fn(f32) -
         unsafe { avx512::apply(function, x, definition) };
     };
     // SAFETY: the caller's promise.
-    unsafe { each_step(x, f, settle) };
+    unsafe { each_step(x, first, second, settle) };
 }
 
-/// Which elements of both are equal.
-#[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn equal(a: Some512, b: Some512) -> u32 {
-    bits(|i| _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a[i], b[i]))
-}
-
-/// x^3 and which of them are correctly rounded. (Of those too small to have a second part it does not matter: what they are added
+/// x^3 where it is sure to be correctly rounded, otherwise NaN. (Of those too small to have a second part it does not matter: what they are added
 /// to is 2^40 times as large.)
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn cube(x: Some512) -> (Some512, u32) {
+fn cube(x: Some512) -> Some512 {
     let square = x.map(|x| _mm512_mul_ps(x, x));
     let rest = zip(x, square, |x, square| _mm512_fmsub_ps(x, x, square));
     let first = zip(x, square, |x, square| _mm512_mul_ps(x, square));
@@ -54,20 +56,19 @@ fn cube(x: Some512) -> (Some512, u32) {
     let second = [0, 1].map(|i| _mm512_fmadd_ps(x[i], rest[i], second[i]));
     let end = |by: f32| zip(first, second, |first, second| _mm512_fmadd_ps(second, splat(by), first));
     let (high, low) = (end(1.0 + LOST), end(1.0 - LOST));
-    (high, equal(high, low))
+    zip(high, low, |high, low| {
+        let differ = _mm512_cmp_ps_mask::<_CMP_NEQ_UQ>(high, low);
+        _mm512_mask_mov_ps(high, differ, splat(f32::NAN))
+    })
 }
 
-/// 1 + tanh(u), tanh rounded and then the sum, and which of them are sure.
+/// 1 + tanh(u), e^-2u given in two parts, tanh rounded and then the sum, and which of them are sure.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn one_and_tanh(u: Some512) -> (Some512, u32) {
+fn one_and_tanh(e: [Some512; 2]) -> (Some512, u32) {
     let one = splat(1.0);
-    let double = u.map(|u| {
-        let near = _mm512_min_ps(splat(FAR), _mm512_max_ps(splat(-FAR), u));
-        _mm512_add_ps(near, near)
-    });
     // 2 z + 2 z f, less 1.
-    let (z, f) = logistic::inverse(double);
+    let (z, f) = logistic::inverse(e);
     let z = z.map(|z| _mm512_add_ps(z, z));
     let less = z.map(|z| _mm512_sub_ps(z, one));
     let lost = zip(z, less, |z, less| _mm512_sub_ps(z, _mm512_add_ps(less, one)));
@@ -78,5 +79,5 @@ fn one_and_tanh(u: Some512) -> (Some512, u32) {
         tanh.map(|tanh| _mm512_add_ps(one, tanh))
     };
     let (high, low) = (end(logistic::BOUND), end(-logistic::BOUND));
-    (high, equal(high, low))
+    (high, bits(|i| _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(high[i], low[i])))
 }

@@ -20,8 +20,10 @@ pub(super) const BOUND: f32 = 1.25 / (1u64 << 35) as f32;
 /// The machine has AVX-512 F, DQ, BW and VL.
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,fma")]
 pub(super) unsafe fn apply<const TIMES_X: bool>(x: &mut [f32], definition: fn(f32) -> f32) {
-    let f = |x: Some512| {
-        let (y, doubt) = logistic(x);
+    // NaN stays that: it is the second operand.
+    let first = |x: Some512| in_two::<true>(x.map(|x| _mm512_min_ps(splat(MOST), x)));
+    let second = |x, e| {
+        let (y, doubt) = logistic(x, e);
         (if TIMES_X { zip(x, y, |x, y| _mm512_mul_ps(x, y)) } else { y }, doubt)
     };
     let settle = |x: &mut [f32]| {
@@ -30,15 +32,14 @@ pub(super) unsafe fn apply<const TIMES_X: bool>(x: &mut [f32], definition: fn(f3
         unsafe { avx512::apply(function, x, definition) };
     };
     // SAFETY: the caller's promise.
-    unsafe { each_step(x, f, settle) };
+    unsafe { each_step(x, first, second, settle) };
 }
 
-/// 1 / (1 + e^-x), and which of them are in doubt.
+/// 1 / (1 + e), e = e^-x in two parts, and which of them are in doubt.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-fn logistic(x: Some512) -> (Some512, u32) {
-    // NaN stays that: it is the second operand.
-    let (z, f) = inverse(x.map(|x| _mm512_min_ps(splat(MOST), x)));
+fn logistic(x: Some512, e: [Some512; 2]) -> (Some512, u32) {
+    let (z, f) = inverse(e);
     let high = zip(z, f, |z, f| _mm512_fmadd_ps(z, _mm512_add_ps(f, splat(BOUND)), z));
     let low = zip(z, f, |z, f| _mm512_fmadd_ps(z, _mm512_sub_ps(f, splat(BOUND)), z));
     let sure = bits(|i| {
@@ -48,13 +49,11 @@ fn logistic(x: Some512) -> (Some512, u32) {
     (high, !sure)
 }
 
-/// (z, f) with 1 / (1 + e^-x) = z + z f for x up to 40; within [`BOUND`] from [`LEAST`] on, and below that within 2^-23 of a
+/// (z, f) with 1 / (1 + e) = z + z f for e = e^-x in two parts and x up to 40; within [`BOUND`] from [`LEAST`] on, and below that within 2^-23 of a
 /// result that is itself below that.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
-pub(super) fn inverse(x: Some512) -> (Some512, Some512) {
-    // e^-x in two parts.
-    let (e, low) = in_two::<true>(x);
+pub(super) fn inverse([e, low]: [Some512; 2]) -> (Some512, Some512) {
     // 1 + e in two: below 2^24 the sum less 1 is exact.
     let one = splat(1.0);
     let sum = e.map(|e| _mm512_add_ps(e, one));
