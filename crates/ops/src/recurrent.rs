@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use isobit_kernels::gemm::View;
 use isobit_kernels::{Exec, Serial};
-use isobit_tensor::{DType, Tensor};
+use isobit_tensor::{DType, Tensor, recycle};
 
 use crate::arith::floats;
 use crate::axes::{bounded, fact, ints};
@@ -322,6 +322,42 @@ struct Entries<'y, T> {
     cell: &'y mut [T],
     /// Where their outputs go, step by step.
     outputs: Vec<&'y mut [T]>,
+    room: Room<T>,
+}
+
+/// What a walk keeps between its steps and within them.
+struct Room<T> {
+    /// Products with the states, `[entries, width]`.
+    q: Vec<T>,
+    /// `[entries, hidden]`: what the reset gate leaves of the states, and candidates (GRU), and what a cell needs.
+    kept: Vec<T>,
+    candidates: Vec<T>,
+    scratch: Vec<T>,
+    /// P of as many steps as are computed together, `[steps, entries, rows]`, and of what.
+    projected: Vec<T>,
+    gathered: Vec<T>,
+}
+
+impl<T: Real> Room<T> {
+    fn new(ctx: &RunCtx<'_>, walk: &Walk<'_, T>, steps: usize, entries: usize) -> Result<Self, OpError> {
+        let (h, rows) = (walk.op.hidden, walk.op.rows());
+        let of = |extents: &[usize]| ctx.memory.alloc::<T>(extents);
+        let together = (PROJECTED / (entries * rows).max(1)).clamp(1, steps.max(1));
+        Ok(Self {
+            q: of(&[entries, walk.packed.width])?,
+            kept: of(&[entries, h])?,
+            candidates: of(&[entries, h])?,
+            scratch: of(&[entries, h])?,
+            projected: of(&[together * entries, rows])?,
+            gathered: Vec::new(),
+        })
+    }
+
+    fn give_back(self) {
+        for buffer in [self.q, self.kept, self.candidates, self.scratch, self.projected] {
+            recycle::give(buffer);
+        }
+    }
 }
 
 impl<T: Real> Walk<'_, T> {
@@ -354,20 +390,22 @@ impl<T: Real> Walk<'_, T> {
             let (hidden, cell) = (cut(&mut hidden), cut(&mut cell));
             let outputs = (0..steps).flat_map(|t| range.clone().map(move |b| (t, b)));
             let outputs = outputs.map(|(t, b)| output(t, b)).collect();
-            all.push(Mutex::new(Entries { range, hidden, cell, outputs }));
+            // All by this thread, which runs the next ones, too: what it gives back is there again.
+            let room = Room::new(ctx, self, steps, range.len())?;
+            all.push(Mutex::new(Entries { range, hidden, cell, outputs, room }));
         }
         if let [entries] = &mut all[..] {
-            return self.go(ctx, steps, entries.get_mut().unwrap_or_else(PoisonError::into_inner));
+            self.go(ctx, steps, entries.get_mut().unwrap_or_else(PoisonError::into_inner));
+        } else {
+            ctx.exec.pool().for_each(pieces, &|piece| {
+                let alone = RunCtx { exec: Exec::new(ctx.exec.set(), &Serial), ..*ctx };
+                self.go(&alone, steps, &mut all[piece].lock().unwrap_or_else(PoisonError::into_inner));
+            });
         }
-        let results = Mutex::new(Ok(()));
-        ctx.exec.pool().for_each(pieces, &|piece| {
-            let alone = RunCtx { exec: Exec::new(ctx.exec.set(), &Serial), ..*ctx };
-            let mut entries = all[piece].lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(e) = self.go(&alone, steps, &mut entries) {
-                *results.lock().unwrap_or_else(PoisonError::into_inner) = Err(e);
-            }
-        });
-        results.into_inner().unwrap_or_else(PoisonError::into_inner)
+        for entries in all {
+            entries.into_inner().unwrap_or_else(PoisonError::into_inner).room.give_back();
+        }
+        Ok(())
     }
 
     /// P of some entries in some of their steps: `[steps, entries, rows]`. Past the end of a sequence it has no meaning.
@@ -401,32 +439,27 @@ impl<T: Real> Walk<'_, T> {
         T::times_right(ctx.exec, rows, view, &self.packed.input, projected, Some(self.sums), None);
     }
 
-    fn go(&self, ctx: &RunCtx<'_>, steps: usize, entries: &mut Entries<'_, T>) -> Result<(), OpError> {
+    fn go(&self, ctx: &RunCtx<'_>, steps: usize, entries: &mut Entries<'_, T>) {
         let (h, rows) = (self.op.hidden, self.op.rows());
         let (first, count) = (entries.range.start, entries.range.len());
         let (reverse, functions) = &self.op.directions[self.direction];
         let width = self.packed.width;
-        let mut q = ctx.memory.alloc::<T>(&[count, width])?;
-        let mut kept = ctx.memory.alloc::<T>(&[count, h])?;
-        let mut candidates = ctx.memory.alloc::<T>(&[count, h])?;
-        let mut scratch = vec![T::ZERO; count * h];
-        let together = (PROJECTED / (count * rows).max(1)).clamp(1, steps.max(1));
-        let mut projected = ctx.memory.alloc::<T>(&[together * count, rows])?;
-        let mut gathered = Vec::new();
-        let Entries { hidden, cell, outputs, .. } = entries;
+        let Entries { hidden, cell, outputs, room, .. } = entries;
+        let Room { q, kept, candidates, scratch, projected, gathered } = room;
+        let together = (projected.len() / (count * rows).max(1)).max(1);
         for s in 0..steps {
             // Past its end a sequence is left as it is.
             let running = |b: usize| s < self.lengths[first + b];
             let at = |b: usize| if *reverse { self.lengths[first + b] - 1 - s } else { s };
             if s % together == 0 {
                 let soon = s..steps.min(s + together);
-                self.project(ctx, &entries.range, soon, &mut gathered, &mut projected);
+                self.project(ctx, &entries.range, soon, gathered, projected);
             }
             let projected = &projected[s % together * count * rows..][..count * rows];
             let row = |b: usize| &projected[b * rows..][..rows];
             let state = View::row_major(hidden, h);
             let sum = matches!(self.op.cell, Cell::Lstm { .. } | Cell::Plain).then_some(projected);
-            T::times_right(ctx.exec, count, state, &self.packed.state, &mut q, None, sum);
+            T::times_right(ctx.exec, count, state, &self.packed.state, q, None, sum);
             if let Some(reset) = &self.packed.reset {
                 for b in (0..count).filter(|&b| running(b)) {
                     let gates = &mut q[b * width..(b + 1) * width];
@@ -438,7 +471,7 @@ impl<T: Real> Walk<'_, T> {
                     }
                 }
                 let state = View::row_major(&kept[..], h);
-                T::times_right(ctx.exec, count, state, reset, &mut candidates, None, None);
+                T::times_right(ctx.exec, count, state, reset, candidates, None, None);
             }
             let states = q.chunks_exact_mut(width.max(1)).zip(hidden.chunks_exact_mut(h.max(1)));
             let mut cells = cell.chunks_exact_mut(h.max(1));
@@ -483,7 +516,6 @@ impl<T: Real> Walk<'_, T> {
                 outputs[at(b) * count + b].copy_from_slice(&hidden[b * h..(b + 1) * h]);
             }
         }
-        Ok(())
     }
 }
 

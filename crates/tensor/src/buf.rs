@@ -1,4 +1,3 @@
-use std::any::Any;
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -25,10 +24,7 @@ struct Own<T: 'static>(Vec<T>);
 
 impl<T> Drop for Own<T> {
     fn drop(&mut self) {
-        let elements: &mut dyn Any = &mut self.0;
-        if let Some(elements) = elements.downcast_mut::<Vec<f32>>() {
-            recycle::give(std::mem::take(elements));
-        }
+        recycle::give(std::mem::take(&mut self.0));
     }
 }
 

@@ -71,8 +71,10 @@ fn with<R>(spare: &mut Spare, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Keeps a buffer, inside of [`with`].
-pub(crate) fn give(buffer: Vec<f32>) {
+/// Keeps a buffer of f32, inside of [`Spares::with`].
+pub fn give<T: 'static>(mut buffer: Vec<T>) {
+    let buffer: &mut dyn Any = &mut buffer;
+    let Some(buffer) = buffer.downcast_mut::<Vec<f32>>().map(std::mem::take) else { return };
     if !(SHORTEST..=KEPT_ELEMENTS).contains(&buffer.capacity()) {
         return;
     }
@@ -180,7 +182,7 @@ mod tests {
         let mut spare = Spare::default();
         with(&mut spare, || {
             for n in [KEPT_ELEMENTS + 1, KEPT_ELEMENTS / 2, KEPT_ELEMENTS / 2 + 1, AT_REST / 2, 5000] {
-                give(Vec::with_capacity(n));
+                give(Vec::<f32>::with_capacity(n));
             }
             let within = |list: &[Vec<f32>]| list.iter().map(Vec::capacity).collect::<Vec<_>>();
             let list = SPARE.with_borrow(|spare| within(&spare.as_ref().unwrap().0));
