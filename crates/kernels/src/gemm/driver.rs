@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use super::micro::{self, Width};
 use super::pack::{Columns, PAD, PackedA, PackedB, pack_a};
-use super::{Epilogue, View, scalar};
+use super::{Bias, Epilogue, View, scalar};
 use crate::shared::Shared;
 use crate::{Exec, Serial, scratch};
 
@@ -231,6 +231,7 @@ impl Product<'_> {
             for k0 in (0..k).step_by(KC) {
                 let kc = KC.min(k - k0);
                 let last = k0 + kc == k;
+                let sums = last && self.epilogue.in_tiles();
                 self.pack_columns(k0, kc, jc, nc, &mut b_block);
                 let mc = MC / self.rows * self.rows;
                 for ic in m.clone().step_by(mc) {
@@ -255,16 +256,28 @@ impl Product<'_> {
                                 let next = b.data.as_ptr().wrapping_add(panel + part * kc * nr / parts);
                                 let next = (next, nr / parts);
                                 let at = [ic + ir, jc + jr];
-                                self.tile([rows, cols], kc, a, (b, panel), at, k0 > 0, next, &mut edge);
+                                self.tile(
+                                    [rows, cols],
+                                    kc,
+                                    a,
+                                    (b, panel),
+                                    at,
+                                    [k0 > 0, sums],
+                                    next,
+                                    &mut edge,
+                                );
                             }
                             jr += cols;
                         }
-                        if last && !self.epilogue.is_empty() {
+                        if last && !(sums && self.epilogue.activation.is_none()) {
                             for i in ic..ic + mc {
                                 let at = jc + group.start;
                                 // SAFETY: rows and columns of this part, which no other part touches.
                                 let row = unsafe { self.c.slice(i * self.ldc + at, group.len()) };
-                                self.epilogue.apply(self.exec.set(), i, at, self.ldc, row);
+                                match sums {
+                                    true => self.epilogue.activate(self.exec.set(), row),
+                                    false => self.epilogue.apply(self.exec.set(), i, at, self.ldc, row),
+                                }
                             }
                         }
                     }
@@ -385,7 +398,7 @@ impl Product<'_> {
         a: Place<'_>,
         (b, b_panel): (Place<'_>, usize),
         [i, j]: [usize; 2],
-        resume: bool,
+        [resume, sums]: [bool; 2],
         (next, next_step): (*const f32, usize),
         edge: &mut [f32; 12 * 32],
     ) {
@@ -411,10 +424,18 @@ impl Product<'_> {
             c: std::ptr::null_mut(),
             ldc,
             resume,
+            bias: std::ptr::null(),
+            add: std::ptr::null(),
         };
         if cols == width {
             // SAFETY: the part covers `rows` rows of `width` columns from `at`, all inside C.
             t.c = unsafe { self.c.slice(at, (rows - 1) * ldc + width).as_mut_ptr() };
+            if let (true, Bias::Columns(bias)) = (sums, self.epilogue.bias) {
+                t.bias = bias[j..j + width].as_ptr();
+            }
+            if let (true, Some(add)) = (sums, self.epilogue.add) {
+                t.add = add[at..][..(rows - 1) * ldc + width].as_ptr();
+            }
             // SAFETY: `Exec` guarantees the instruction set; A and B hold kc steps, C the whole tile.
             unsafe { micro::run(set, rows, kind, t) };
             return;
@@ -432,7 +453,11 @@ impl Product<'_> {
         unsafe { micro::run(set, rows, kind, t) };
         for r in 0..rows {
             // SAFETY: `cols` elements of row r of this part.
-            unsafe { self.c.slice(at + r * ldc, cols) }.copy_from_slice(&edge[r * nr..r * nr + cols]);
+            let row = unsafe { self.c.slice(at + r * ldc, cols) };
+            row.copy_from_slice(&edge[r * nr..r * nr + cols]);
+            if sums {
+                self.epilogue.apply_sums(set, i + r, j, ldc, row);
+            }
         }
     }
 }

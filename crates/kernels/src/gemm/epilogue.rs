@@ -37,9 +37,9 @@ impl<'a> Epilogue<'a> {
         Epilogue { bias, add: self.add.map(|a| &a[offset..]), ..*self }
     }
 
-    /// Whether there is nothing to do.
-    pub(crate) fn is_empty(&self) -> bool {
-        matches!(self.bias, Bias::None) && self.add.is_none() && self.activation.is_none()
+    /// Whether tiles do the sums before they store their results: rows of them, where nothing comes between.
+    pub(crate) fn in_tiles(&self) -> bool {
+        !matches!(self.bias, Bias::Rows(_)) && self.activation != Some(Unary::Relu)
     }
 
     /// Applies itself to part of row `i`, from column `j0`; rows are `ldc` apart.

@@ -57,6 +57,9 @@ pub(super) struct Tile {
     pub(super) ldc: usize,
     /// Whether the accumulators start from C instead of +0.
     pub(super) resume: bool,
+    /// What is added to the chains at the end: a row, then as many rows as C, `ldc` apart; null where there is nothing.
+    pub(super) bias: *const f32,
+    pub(super) add: *const f32,
 }
 
 macro_rules! by_rows {
@@ -114,6 +117,12 @@ unsafe fn scalar<const MR: usize, const V: usize, const PANELS: usize, const PAC
                     let a = *t.a.add(i * t.a_row + p * t.a_step);
                     acc = isobit_numerics::fma(a, *t.b.add(p * t.b_step + j), acc);
                 }
+                if !t.bias.is_null() {
+                    acc += *t.bias.add(j);
+                }
+                if !t.add.is_null() {
+                    acc += *t.add.add(i * t.ldc + j);
+                }
                 *c = acc;
             }
         }
@@ -123,7 +132,7 @@ unsafe fn scalar<const MR: usize, const V: usize, const PANELS: usize, const PAC
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! simd_tile {
     ($name:ident, $feature:literal, $lanes:literal, $vec:ty, $zero:expr, $load:path, $store:path, $splat:path,
-     |$a:ident, $b:ident, $acc:ident| $fma:expr) => {
+     $add:path, |$a:ident, $b:ident, $acc:ident| $fma:expr) => {
         /// `MR` rows of `V` vectors of `PANELS` panels. `PACKED`: the rows of A lie side by side.
         #[target_feature(enable = $feature)]
         unsafe fn $name<const MR: usize, const V: usize, const PANELS: usize, const PACKED: bool>(t: Tile) {
@@ -180,6 +189,21 @@ macro_rules! simd_tile {
                     }
                     b = b.wrapping_add(t.b_step);
                 }
+                if !t.bias.is_null() {
+                    for v in 0..V {
+                        let bias = $load(t.bias.add(v * $lanes));
+                        for acc in &mut acc {
+                            acc[v] = $add(acc[v], bias);
+                        }
+                    }
+                }
+                if !t.add.is_null() {
+                    for i in 0..MR {
+                        for v in 0..V {
+                            acc[i][v] = $add(acc[i][v], $load(t.add.add(i * t.ldc + v * $lanes)));
+                        }
+                    }
+                }
                 for i in 0..MR {
                     for v in 0..V {
                         $store(t.c.add(i * t.ldc + v * $lanes), acc[i][v]);
@@ -203,6 +227,7 @@ simd_tile!(
     _mm512_loadu_ps,
     _mm512_storeu_ps,
     _mm512_set1_ps,
+    _mm512_add_ps,
     |a, b, acc| _mm512_fmadd_ps(a, b, acc)
 );
 
@@ -216,6 +241,7 @@ simd_tile!(
     _mm256_loadu_ps,
     _mm256_storeu_ps,
     _mm256_set1_ps,
+    _mm256_add_ps,
     |a, b, acc| _mm256_fmadd_ps(a, b, acc)
 );
 
@@ -223,6 +249,15 @@ simd_tile!(
 use std::arch::aarch64::*;
 
 #[cfg(target_arch = "aarch64")]
-simd_tile!(neon, "neon", 4, float32x4_t, vdupq_n_f32(0.0), vld1q_f32, vst1q_f32, vdupq_n_f32, |a, b, acc| {
-    vfmaq_f32(acc, a, b)
-});
+simd_tile!(
+    neon,
+    "neon",
+    4,
+    float32x4_t,
+    vdupq_n_f32(0.0),
+    vld1q_f32,
+    vst1q_f32,
+    vdupq_n_f32,
+    vaddq_f32,
+    |a, b, acc| { vfmaq_f32(acc, a, b) }
+);

@@ -35,6 +35,8 @@ pub fn peak(set: KernelSet) -> f64 {
                 c: c.as_mut_ptr(),
                 ldc: columns,
                 resume: true,
+                bias: std::ptr::null(),
+                add: std::ptr::null(),
             };
             // SAFETY: the set is available; the operands have the extents of a tile.
             unsafe { micro::run(set, rows, micro::Width::Full, t) };
