@@ -26,8 +26,9 @@ fn equals_the_definition() {
         let bias = elements(rng, m.max(n));
         let (ta, tb) = (rng.below(2) == 1, rng.below(2) == 1);
         let (av, bv) = (view(&a[..], m, k, ta), view(&b[..], k, n, tb));
-        let (bias, activation) = match rng.below(3) {
+        let (bias, activation) = match rng.below(4) {
             0 => (Bias::None, None),
+            3 => (Bias::Columns(&bias), None),
             1 => (Bias::Columns(&bias), Some(Unary::Relu)),
             _ => (Bias::Rows(&bias), None),
         };

@@ -259,5 +259,5 @@ simd_tile!(
     vst1q_f32,
     vdupq_n_f32,
     vaddq_f32,
-    |a, b, acc| { vfmaq_f32(acc, a, b) }
+    |a, b, acc| vfmaq_f32(acc, a, b)
 );
