@@ -1,9 +1,12 @@
-//! Files seen as memory: what is read of them is fetched when it is looked at, and its pages can be let go of again.
+//! Files seen as memory: what is read of them is fetched when it is looked at, and its pages can be let go of again. And memory of
+//! large pages ([`filled`]).
 //!
 //! Beside the kernels this is the only crate with `unsafe` in it: the operating system does not promise that nobody writes to a
 //! file that is mapped. Whoever maps one must do so only with files that are replaced (a new file under the old name), never
 //! written to, while they are in use; one that is cut short meanwhile ends the process (SIGBUS), as it does in every program that
 //! maps its weights.
+
+mod pages;
 
 use std::fs::File;
 use std::io;
@@ -12,6 +15,8 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use bytemuck::Pod;
+
+pub use pages::filled;
 
 /// The content of a file.
 #[derive(Debug)]

@@ -1,3 +1,4 @@
+use isobit_mapped::filled;
 use isobit_tensor::{Element, numel, recycle};
 
 use crate::{Code, OpError};
@@ -26,18 +27,18 @@ impl Memory {
     /// the operator writes every element.
     pub fn alloc<T: Element>(&self, shape: &[usize]) -> Result<Vec<T>, OpError> {
         let n = self.check::<T>(shape)?;
-        Ok(recycle::take(n).unwrap_or_else(|| vec![T::default(); n]))
+        Ok(recycle::take(n).unwrap_or_else(|| filled(n, T::default())))
     }
 
     /// A buffer of at least `n` elements of unspecified content, within the limit on a tensor's bytes.
     pub(crate) fn at_least(&self, n: usize) -> Result<Vec<f32>, OpError> {
         self.check::<f32>(&[n])?;
-        Ok(recycle::at_least(n).unwrap_or_else(|| vec![0.0; n]))
+        Ok(recycle::at_least(n).unwrap_or_else(|| filled(n, 0.0)))
     }
 
     /// A buffer for a tensor of `shape` in which every element is `value`.
     pub fn filled<T: Element>(&self, shape: &[usize], value: T) -> Result<Vec<T>, OpError> {
-        Ok(vec![value; self.check::<T>(shape)?])
+        Ok(filled(self.check::<T>(shape)?, value))
     }
 
     /// The number of elements of `shape`, if a buffer for them is within the bound.

@@ -1,5 +1,5 @@
 //! e^x for AVX-512: 16 elements in a vector of f32, the result in two of them. Where the bound of the error does not decide how to
-//! round, about once in 1,400 elements, the program in f64 does.
+//! round, about once in 1,700 elements, the program in f64 does.
 
 use std::arch::x86_64::*;
 
@@ -8,9 +8,9 @@ use super::doubts::{Some512, bits, each_step, mul_add, splat, zip};
 
 /// The bound of the error, relative to the result: [`IN_TWO`], and 2^-38 for adding the bound.
 const BOUND: f32 = IN_TWO + 1.0 / (1u64 << 38) as f32;
-/// The bound of the error of both parts together, relative to e^x, in units of 2^-38: of the products with r^2, two by the rounding of r, one each by
-/// that of the square, of the polynomial and of the product with the table, half by that of the sum before; and what the polynomial
-/// leaves, a third.
+/// The bound of the error of both parts together, relative to e^x. In units of 2^-38, which is r^2 / 2 rounded, there are two for the
+/// sum that is squared, one each for its square, for the polynomial and for the product with the table, half for the
+/// sum before that, and a third for what the polynomial leaves out.
 pub(super) const IN_TWO: f32 = 6.0 / (1u64 << 38) as f32;
 /// e^x is computed for |x| below this, where e^x is above 2^-107 and what is added to it loses nothing; the others are in doubt,
 const LIMIT: f32 = 74.0;

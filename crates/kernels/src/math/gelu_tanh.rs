@@ -44,8 +44,8 @@ pub(super) unsafe fn apply<const NEW: bool>(x: &mut [f32], definition: fn(f32) -
     unsafe { each_step(x, first, second, settle) };
 }
 
-/// x^3 where it is sure to be correctly rounded, otherwise NaN. (Of those too small to have a second part it does not matter: what they are added
-/// to is 2^40 times as large.)
+/// x^3 where it is sure to be correctly rounded, otherwise NaN. (Of those too small to have a second part it does not matter: what
+/// they are added to is 2^40 times as large.)
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 fn cube(x: Some512) -> Some512 {
