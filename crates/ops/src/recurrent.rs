@@ -339,18 +339,19 @@ struct Room<T> {
 }
 
 impl<T: Real> Room<T> {
-    fn new(ctx: &RunCtx<'_>, walk: &Walk<'_, T>, steps: usize, entries: usize) -> Result<Self, OpError> {
+    /// For entries whose rows and states are within the limit on memory, however many threads share them; the rest is bounded.
+    fn new(walk: &Walk<'_, T>, steps: usize, entries: usize) -> Self {
         let (h, rows) = (walk.op.hidden, walk.op.rows());
-        let of = |extents: &[usize]| ctx.memory.alloc::<T>(extents);
+        let of = |n: usize| recycle::take(n).unwrap_or_else(|| vec![T::ZERO; n]);
         let together = (PROJECTED / (entries * rows).max(1)).clamp(1, steps.max(1));
-        Ok(Self {
-            q: of(&[entries, walk.packed.width])?,
-            kept: of(&[entries, h])?,
-            candidates: of(&[entries, h])?,
-            scratch: of(&[entries, h])?,
-            projected: of(&[together * entries, rows])?,
+        Self {
+            q: of(entries * walk.packed.width),
+            kept: of(entries * h),
+            candidates: of(entries * h),
+            scratch: of(entries * h),
+            projected: of(together * entries * rows),
             gathered: Vec::new(),
-        })
+        }
     }
 
     fn give_back(self) {
@@ -391,7 +392,7 @@ impl<T: Real> Walk<'_, T> {
             let outputs = (0..steps).flat_map(|t| range.clone().map(move |b| (t, b)));
             let outputs = outputs.map(|(t, b)| output(t, b)).collect();
             // All by this thread, which runs the next ones, too: what it gives back is there again.
-            let room = Room::new(ctx, self, steps, range.len())?;
+            let room = Room::new(self, steps, range.len());
             all.push(Mutex::new(Entries { range, hidden, cell, outputs, room }));
         }
         if let [entries] = &mut all[..] {
