@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use isobit_kernels::blocked;
 use isobit_kernels::elementwise::{self, Binary, Operand, Part};
-use isobit_tensor::{DType, Tensor, bf16, f16, recycle};
+use isobit_tensor::{DType, Tensor, bf16, f16};
 
 use crate::axes::fact;
 use crate::blocked::{Blocked, Blockwise, Gated, Role, Value, Wanted, run_plain};
 use crate::broadcast::{Walk, broadcast, broadcast_facts, zip};
 use crate::entries::of_broadcast;
 use crate::fold::fold;
+use crate::memory::buffer;
 use crate::number::Number;
 use crate::tail::{Stage, Tail};
 use crate::typed::typed;
@@ -346,7 +347,7 @@ pub(crate) fn owned(ctx: &RunCtx<'_>, t: Tensor) -> Result<Vec<f32>, OpError> {
         Ok((_, x)) => Ok(x),
         Err(shared) => {
             let n = shared.len();
-            let mut x = recycle::take(n).unwrap_or_else(|| vec![0.0; n]);
+            let mut x = buffer(n);
             isobit_kernels::copy(ctx.exec, shared.as_slice()?, &mut x);
             Ok(x)
         }

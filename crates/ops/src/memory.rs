@@ -17,6 +17,11 @@ const fn width<T>() -> u64 {
     (if std::mem::needs_drop::<T>() { own / size_of::<usize>() * 8 } else { own }) as u64
 }
 
+/// A buffer of `n` elements of unspecified content, for what is known to be within the limit.
+pub(crate) fn buffer<T: Element>(n: usize) -> Vec<T> {
+    recycle::take(n).unwrap_or_else(|| filled(n, T::default()))
+}
+
 impl Memory {
     /// Memory in which no single tensor may exceed `max_bytes`.
     pub fn new(max_bytes: u64) -> Self {
@@ -26,8 +31,7 @@ impl Memory {
     /// A buffer for a tensor of `shape`. Its content is unspecified (initialised, but of no meaning):
     /// the operator writes every element.
     pub fn alloc<T: Element>(&self, shape: &[usize]) -> Result<Vec<T>, OpError> {
-        let n = self.check::<T>(shape)?;
-        Ok(recycle::take(n).unwrap_or_else(|| filled(n, T::default())))
+        Ok(buffer(self.check::<T>(shape)?))
     }
 
     /// A buffer of at least `n` elements of unspecified content, within the limit on a tensor's bytes.

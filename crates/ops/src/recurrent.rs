@@ -13,6 +13,7 @@ use isobit_tensor::{DType, Tensor, recycle};
 use crate::arith::floats;
 use crate::axes::{bounded, fact, ints};
 use crate::cells::{Activation, Cell, State, activations};
+use crate::memory::buffer;
 use crate::real::{Real, check_real, elements, real, write};
 use crate::transpose::transpose;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -342,14 +343,13 @@ impl<T: Real> Room<T> {
     /// For entries whose rows and states are within the limit on memory, however many threads share them; the rest is bounded.
     fn new(walk: &Walk<'_, T>, steps: usize, entries: usize) -> Self {
         let (h, rows) = (walk.op.hidden, walk.op.rows());
-        let of = |n: usize| recycle::take(n).unwrap_or_else(|| vec![T::ZERO; n]);
         let together = (PROJECTED / (entries * rows).max(1)).clamp(1, steps.max(1));
         Self {
-            q: of(entries * walk.packed.width),
-            kept: of(entries * h),
-            candidates: of(entries * h),
-            scratch: of(entries * h),
-            projected: of(together * entries * rows),
+            q: buffer(entries * walk.packed.width),
+            kept: buffer(entries * h),
+            candidates: buffer(entries * h),
+            scratch: buffer(entries * h),
+            projected: buffer(together * entries * rows),
             gathered: Vec::new(),
         }
     }

@@ -1,5 +1,5 @@
-//! exp, tanh and erf for AVX-512: 16 elements at once, in f64, with tables in registers. As in
-//! `isobit_numerics::elementary`: a program's error is below [`BOUND`], and where rounding both ends of that interval gives
+//! exp, tanh, the logistic function and erf for AVX-512: 16 elements at once, in f64, with tables in registers. As in
+//! `isobit_numerics::elementary`: a program's error is below 2^-[`BITS`], and where rounding both ends of that interval gives
 //! one f32, this is the correctly rounded result; the definition decides about the others.
 
 use std::arch::x86_64::*;

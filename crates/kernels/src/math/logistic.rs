@@ -52,8 +52,8 @@ fn logistic(x: Some512, e: [Some512; 2]) -> (Some512, u32) {
     (high, !sure)
 }
 
-/// (z, f) with 1 / (1 + e) = z + z f for e = e^-x in two parts and x up to 40; within [`BOUND`] from [`LEAST`] on, and below that within 2^-23 of a
-/// result that is itself below that.
+/// (z, f) with 1 / (1 + e) = z + z f for e = e^-x in two parts and x up to 40: within [`BOUND`] from [`LEAST`] on, and below that
+/// within 2^-23 of a result that is itself below that.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl")]
 pub(super) fn inverse([e, low]: [Some512; 2]) -> (Some512, Some512) {
