@@ -62,8 +62,9 @@ fn kernels() -> Vec<(&'static str, Kernel)> {
     let rows: Vec<f32> = (0..128 * 768).map(|i| (i % 97) as f32 * 0.01).collect();
     let (softmax, layer_norm) = (rows.clone(), rows);
     let scale = vec![1.0f32; 768];
+    let packing = Exec::new(KernelSet::Avx2, &Serial);
     let ints = vec![3i16; 128 * 768];
-    let packed_ints = integer::PackedInts::new(768, 128, &ints);
+    let packed_ints = integer::PackedInts::new(packing, 768, 128, &ints);
     let mut sums = vec![0i32; 128 * 128];
     let mut bytes = vec![0u8; 8192];
     let numbers: Vec<f32> = (0..8192).map(|i| i as f32 * 0.01).collect();

@@ -74,6 +74,12 @@ impl Deref for Mapped {
     }
 }
 
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
 /// Elements that lie in a file as they do in memory.
 #[derive(Debug, Clone)]
 pub struct Elements<T> {

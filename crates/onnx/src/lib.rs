@@ -19,9 +19,12 @@ mod limits;
 pub mod proto;
 mod tensor;
 
+use std::fs::File;
 use std::path::Path;
 
+use isobit_mapped::Mapped;
 use prost::Message;
+use prost::bytes::{Buf, Bytes};
 
 pub use data::datum_from_bytes;
 pub use error::OnnxError;
@@ -35,7 +38,8 @@ pub fn read(path: &Path, limits: &Limits) -> Result<(proto::ModelProto, Folder),
         path: path.display().to_string(),
         message: source.to_string(),
     };
-    let size = std::fs::metadata(path).map_err(io)?.len();
+    let meta = std::fs::metadata(path).map_err(io)?;
+    let size = meta.len();
     if size > limits.file_bytes as u64 {
         return Err(OnnxError::Limit {
             what: "model file bytes",
@@ -43,15 +47,23 @@ pub fn read(path: &Path, limits: &Limits) -> Result<(proto::ModelProto, Folder),
             limit: limits.file_bytes as u64,
         });
     }
-    let bytes = std::fs::read(path).map_err(io)?;
+    // Tensors stay in the file until they are asked for; what is no file (a pipe) is read.
+    let bytes = match meta.is_file() {
+        true => Bytes::from_owner(File::open(path).and_then(|f| Mapped::new(&f)).map_err(io)?),
+        false => std::fs::read(path).map_err(io)?.into(),
+    };
     let folder = Folder::new(path.parent().unwrap_or(Path::new("")));
-    Ok((decode(&bytes, limits)?, folder))
+    Ok((decode_from(bytes, limits)?, folder))
 }
 
 /// Decodes a model. Nesting is bounded by the protobuf library (100 messages deep).
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<proto::ModelProto, OnnxError> {
-    if bytes.len() > limits.file_bytes {
-        let (actual, limit) = (bytes.len() as u64, limits.file_bytes as u64);
+    decode_from(bytes, limits)
+}
+
+fn decode_from(bytes: impl Buf, limits: &Limits) -> Result<proto::ModelProto, OnnxError> {
+    if bytes.remaining() > limits.file_bytes {
+        let (actual, limit) = (bytes.remaining() as u64, limits.file_bytes as u64);
         return Err(OnnxError::Limit { what: "model file bytes", actual, limit });
     }
     proto::ModelProto::decode(bytes).map_err(|e| OnnxError::Protobuf(e.to_string()))

@@ -135,7 +135,7 @@ pub fn tensor_to_proto(name: &str, tensor: &Tensor) -> TensorProto {
     };
     match tensor.as_slice::<String>() {
         Ok(strings) => proto.string_data = strings.iter().map(|s| s.clone().into_bytes()).collect(),
-        Err(_) => proto.raw_data = tensor.to_le_bytes(),
+        Err(_) => proto.raw_data = tensor.to_le_bytes().into(),
     }
     proto
 }
@@ -184,10 +184,10 @@ mod tests {
     #[test]
     fn lies_are_refused_before_memory_is_taken() {
         let dims = vec![1 << 20, 1 << 20];
-        let huge = TensorProto { dims, data_type: 1, raw_data: vec![0; 8], ..Default::default() };
+        let huge = TensorProto { dims, data_type: 1, raw_data: vec![0; 8].into(), ..Default::default() };
         assert!(matches!(read(&huge), Err(OnnxError::Limit { .. })));
         for t in [
-            TensorProto { dims: vec![3], data_type: 1, raw_data: vec![0; 8], ..Default::default() },
+            TensorProto { dims: vec![3], data_type: 1, raw_data: vec![0; 8].into(), ..Default::default() },
             TensorProto { dims: vec![-1], data_type: 1, ..Default::default() },
             TensorProto { dims: vec![0, 1 << 40], data_type: 1, ..Default::default() },
             TensorProto { dims: vec![1], data_type: 99, ..Default::default() },

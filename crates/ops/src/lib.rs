@@ -58,6 +58,7 @@ mod pool;
 mod pow;
 mod product;
 mod quantize;
+mod quantized_matmul;
 mod random;
 mod re2;
 mod real;

@@ -6,8 +6,6 @@ use isobit_kernels::gemm::{Bias, Epilogue, View, gemm};
 use isobit_kernels::integer::{self, PackedInts};
 use isobit_tensor::Element;
 
-use crate::quantize::narrow;
-
 /// An element type with a matrix product by the contraction rule; integers wrap.
 pub(crate) trait Product: Element + Copy {
     /// `c` = the product of `a` [m, k] and `b` [k, n].
@@ -31,7 +29,7 @@ impl Product for f64 {
 impl Product for i32 {
     fn product(exec: Exec<'_>, m: usize, n: usize, k: usize, a: &[i32], b: &[i32], c: &mut [i32]) {
         if let (Some(a), Some(b)) = (narrow(&a[..m * k]), narrow(&b[..k * n])) {
-            return integer::gemm(exec, m, &a, &PackedInts::new(k, n, &b), &mut c[..m * n]);
+            return integer::gemm(exec, m, &a, &PackedInts::new(exec, k, n, &b), &mut c[..m * n]);
         }
         for (i, row) in c.chunks_exact_mut(n.max(1)).enumerate() {
             row.fill(0);
@@ -41,4 +39,10 @@ impl Product for i32 {
             }
         }
     }
+}
+
+/// As i16, where they all fit (all but the least).
+fn narrow(values: &[i32]) -> Option<Vec<i16>> {
+    let fits = values.iter().all(|v| (-32_767..=32_767).contains(v));
+    fits.then(|| values.iter().map(|&v| v as i16).collect())
 }

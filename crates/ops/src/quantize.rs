@@ -1,15 +1,12 @@
-//! Linear quantisation: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear, MatMulInteger,
-//! QLinearMatMul. Integer products accumulate in i32, which wraps.
+//! Linear quantisation: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 
-use isobit_kernels::integer::{self, PackedInts};
+use isobit_kernels::integer;
 use isobit_kernels::reduce::{Reduction, reduce};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
 use crate::axes::{axis, fact};
-use crate::broadcast::{Walk, broadcast, broadcast_dims, strides};
 use crate::cast::{convert, convert_with};
 use crate::fold::fold;
-use crate::matmul;
 use crate::narrow::{Rounding, small_range};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -17,8 +14,6 @@ pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("QuantizeLinear", 23, |ctx| linear(ctx, true)),
     OpDef::onnx("DequantizeLinear", 23, |ctx| linear(ctx, false)),
     OpDef::onnx("DynamicQuantizeLinear", 11, dynamic),
-    OpDef::onnx("MatMulInteger", 10, |ctx| product(ctx, false)),
-    OpDef::onnx("QLinearMatMul", 21, |ctx| product(ctx, true)),
 ];
 
 /// The range of an integer type that numbers are quantised to.
@@ -47,7 +42,7 @@ pub(crate) fn wide(ctx: &RunCtx<'_>, t: &Tensor) -> Result<Vec<i64>, OpError> {
 }
 
 /// The bytes of a tensor of 8-bit integers, and whether they are signed.
-fn bytes(t: &Tensor) -> Option<(&[u8], bool)> {
+pub(crate) fn bytes(t: &Tensor) -> Option<(&[u8], bool)> {
     match t.dtype() {
         DType::U8 => Some((t.as_slice().ok()?, false)),
         DType::I8 => Some((bytemuck::cast_slice(t.as_slice::<i8>().ok()?), true)),
@@ -316,275 +311,5 @@ impl Op for Dynamic {
         let mut out = ctx.memory.alloc::<u8>(shape)?;
         integer::quantize(ctx.exec, x, scale, zero as i32, false, &mut out);
         Ok(vec![Tensor::new(shape, out)?, Tensor::scalar(scale), Tensor::scalar(zero as u8)])
-    }
-}
-
-struct Product {
-    requantize: bool,
-    /// The right side less its zero point, packed, where both are constant.
-    packed: Option<PackedInts>,
-}
-
-fn product(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
-    let (b, zero) = if requantize { (3, 5) } else { (1, 3) };
-    let zero_known = !ctx.has_input(zero) || ctx.constant(zero).is_some();
-    let packed = ctx.constant(b).filter(|b| b.rank() == 2 && zero_known).and_then(|b| {
-        let (k, n) = (b.shape()[0], b.shape()[1]);
-        let (values, signed) = bytes(b)?;
-        let zeros = match ctx.constant(zero) {
-            None => vec![0],
-            Some(z) => bytes(z).map(|(z, s)| z.iter().map(|&z| number(z, s)).collect::<Vec<_>>())?,
-        };
-        let right = zeros.len() == 1 || zeros.len() == n;
-        let less = |(i, &v): (usize, &u8)| number(v, signed) - zeros[i % n % zeros.len()];
-        right.then(|| PackedInts::new(k, n, &values.iter().enumerate().map(less).collect::<Vec<_>>()))
-    });
-    ctx.one(Product { requantize, packed })
-}
-
-/// As i16, where they all fit (all but the least).
-pub(crate) fn narrow(values: &[i32]) -> Option<Vec<i16>> {
-    let fits = values.iter().all(|v| (-32_767..=32_767).contains(v));
-    fits.then(|| values.iter().map(|&v| v as i16).collect())
-}
-
-/// The integers of a tensor less its one zero point, where both have 8 bits.
-fn centred_small(ctx: &RunCtx<'_>, t: &Tensor, zero: Option<&Tensor>) -> Result<Option<Vec<i16>>, OpError> {
-    let Some((values, signed)) = bytes(t) else { return Ok(None) };
-    let zero = match zero.map(bytes) {
-        None => 0,
-        Some(Some((&[z], signed))) => number(z, signed),
-        Some(_) => return Ok(None),
-    };
-    let mut out = ctx.memory.alloc::<i16>(&[t.len()])?;
-    integer::centre(ctx.exec, values, signed, zero, &mut out);
-    Ok(Some(out))
-}
-
-impl Product {
-    /// Positions of A, its scale and zero point, B, its scale and zero point.
-    fn positions(&self) -> [usize; 2] {
-        if self.requantize { [0, 3] } else { [0, 1] }
-    }
-
-    fn output(&self, zero: Option<DType>) -> Option<DType> {
-        if self.requantize { zero } else { Some(DType::I32) }
-    }
-}
-
-/// The batch dimensions and the matrix of `shape`; a vector is a row (left) or a column (right).
-fn matrix(shape: &[usize], left: bool) -> Result<(&[usize], usize, usize), OpError> {
-    match shape {
-        [] => Err(OpError::shape("a scalar has no matrix product")),
-        [n] if left => Ok((&[], 1, *n)),
-        [n] => Ok((&[], *n, 1)),
-        [batch @ .., m, n] => Ok((batch, *m, *n)),
-    }
-}
-
-/// `values` less their zero points, of rows (left) or columns (right).
-fn centred(
-    ctx: &RunCtx<'_>,
-    t: &Tensor,
-    zero: Option<&Tensor>,
-    (rows, columns): (usize, usize),
-    left: bool,
-) -> Result<Vec<i32>, OpError> {
-    let zeros = zero.map(|z| wide(ctx, z)).transpose()?.unwrap_or_else(|| vec![0]);
-    let per = if left { Per::Row } else { Per::Column };
-    let zeros = Spread::new(zeros, per, (rows, columns), t.len())?;
-    Ok(wide(ctx, t)?.into_iter().enumerate().map(|(i, v)| v.wrapping_sub(zeros.at(i)) as i32).collect())
-}
-
-/// What a scale or zero point is given for, among matrices of so many rows and columns.
-#[derive(Debug, Clone, Copy)]
-enum Per {
-    Row,
-    Column,
-}
-
-/// A number for all elements, or one for each row or each column, in each matrix alike or apart.
-struct Spread<T> {
-    values: Vec<T>,
-    per: Per,
-    rows: usize,
-    columns: usize,
-}
-
-impl<T: Copy> Spread<T> {
-    /// For `len` elements of matrices of these extents.
-    fn new(values: Vec<T>, per: Per, (rows, columns): (usize, usize), len: usize) -> Result<Self, OpError> {
-        let own = if matches!(per, Per::Row) { rows } else { columns };
-        let all = len / (rows * columns).max(1) * own;
-        match values.len() {
-            n if n == 1 || n == own || n == all => Ok(Self { values, per, rows, columns }),
-            n => Err(OpError::shape(format!("{n} scales or zero points; expected 1, {own} or {all}"))),
-        }
-    }
-
-    /// That of an element, counted over all matrices.
-    fn at(&self, i: usize) -> T {
-        let line = match self.per {
-            Per::Row => i / self.columns.max(1),
-            Per::Column => i / (self.rows * self.columns).max(1) * self.columns + i % self.columns.max(1),
-        };
-        self.values[line % self.values.len()]
-    }
-}
-
-impl Op for Product {
-    fn infer(&self, inputs: &[Option<Fact>]) -> Result<Vec<Fact>, OpError> {
-        fold(self, inputs, || {
-            let [a, b] = self.positions().map(|i| fact(inputs, i));
-            let dtype = self.output(fact(inputs, 7).dtype);
-            let shape = match (a.shape.as_deref(), b.shape.as_deref()) {
-                (Some([batch_a @ .., m, _]), Some([batch_b @ .., _, n])) => {
-                    Some([broadcast_dims(&[batch_a, batch_b])?, vec![*m, *n]].concat())
-                }
-                (Some([_]), Some([batch @ .., _, n])) => Some([batch, &[*n]].concat()),
-                (Some([batch @ .., m, _]), Some([_])) => Some([batch, &[*m]].concat()),
-                (Some([_]), Some([_])) => Some(Vec::new()),
-                _ => None,
-            };
-            Ok(vec![Fact::new(dtype, shape)])
-        })
-    }
-
-    fn cost(&self, inputs: &[Option<Fact>], outputs: &[Fact]) -> u64 {
-        let k = fact(inputs, 0).shape.as_ref().and_then(|s| s.last().copied().flatten()).unwrap_or(1);
-        let elements = outputs.iter().filter_map(Fact::numel).fold(0, usize::saturating_add);
-        (elements as u64).saturating_mul(k as u64)
-    }
-
-    fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let [i, j] = self.positions();
-        let (a, b) = (inputs.get(i)?, inputs.get(j)?);
-        if self.requantize && FLOATS.contains(&a.dtype()) {
-            return self.floats(ctx, &inputs);
-        }
-        let [zero_a, zero_b] = if self.requantize { [2, 5] } else { [2, 3] }.map(|i| inputs.opt(i));
-        let (batch_a, m, k) = matrix(a.shape(), true)?;
-        let (batch_b, k_b, n) = matrix(b.shape(), false)?;
-        if k != k_b {
-            return Err(OpError::shape(format!("the inner extents of {:?} and {:?}", a.shape(), b.shape())));
-        }
-        let batch = broadcast(&[batch_a, batch_b])?;
-        let full = [&batch[..], &[m, n]].concat();
-        let mut out = ctx.memory.filled::<i32>(&full, 0)?;
-        let small = match centred_small(ctx, a, zero_a)? {
-            None => narrow(&centred(ctx, a, zero_a, (m, k), true)?),
-            small => small,
-        };
-        if let (Some(x), Some(packed)) = (&small, &self.packed) {
-            // One right side for all: the batches are more rows of one product.
-            integer::gemm(ctx.exec, batch.iter().product::<usize>() * m, x, packed, &mut out);
-            return self.finish(ctx, &inputs, (&batch, m, n), (a.rank(), b.rank()), out);
-        }
-        let y = centred(ctx, b, zero_b, (k, n), false)?;
-        let both = small.zip(narrow(&y));
-        let x = if both.is_some() { Vec::new() } else { centred(ctx, a, zero_a, (m, k), true)? };
-        // Batch strides count matrices.
-        let spread = |own: &[usize]| -> Vec<isize> {
-            let pad = vec![0; batch.len() - own.len()];
-            let own = strides(own).into_iter().zip(own).map(|(s, &d)| if d == 1 { 0 } else { s });
-            pad.into_iter().chain(own).collect()
-        };
-        let (step_a, step_b) = (spread(batch_a), spread(batch_b));
-        let walk = Walk::new(&batch, [&step_a, &step_b], [0, 0]);
-        let (run, [by_a, by_b]) = (walk.run_len(), walk.run_strides());
-        let mut products = out.chunks_exact_mut((m * n).max(1));
-        walk.for_each(|[at_a, at_b]| {
-            for r in 0..run as isize {
-                let Some(c) = products.next() else { return };
-                let (p, q) = (at_a.wrapping_add_signed(by_a * r), at_b.wrapping_add_signed(by_b * r));
-                if let Some((x, y)) = &both {
-                    let packed = PackedInts::new(k, n, &y[q * k * n..(q + 1) * k * n]);
-                    integer::gemm(ctx.exec, m, &x[p * m * k..(p + 1) * m * k], &packed, c);
-                    continue;
-                }
-                let (x, y) = (&x[p * m * k..(p + 1) * m * k], &y[q * k * n..(q + 1) * k * n]);
-                for (row, c) in c.chunks_exact_mut(n.max(1)).enumerate() {
-                    for (l, y) in y.chunks_exact(n.max(1)).enumerate() {
-                        let x = x[row * k + l];
-                        c.iter_mut().zip(y).for_each(|(c, &y)| *c = c.wrapping_add(x.wrapping_mul(y)));
-                    }
-                }
-            }
-        });
-        self.finish(ctx, &inputs, (&batch, m, n), (a.rank(), b.rank()), out)
-    }
-}
-
-/// An operand in f32.
-fn single(ctx: &RunCtx<'_>, inputs: &Inputs, i: usize) -> Result<Vec<f32>, OpError> {
-    Ok(convert(ctx, inputs.get(i)?.clone(), DType::F32)?.into_vec()?)
-}
-
-/// What each sum of QLinearMatMul is multiplied by: a_scale * b_scale / y_scale, those of A and Y being of rows.
-fn factors(
-    ctx: &RunCtx<'_>,
-    inputs: &Inputs,
-    extents: (usize, usize),
-    len: usize,
-) -> Result<impl Fn(usize) -> f32, OpError> {
-    let spread = |i: usize, per: Per| Spread::new(single(ctx, inputs, i)?, per, extents, len);
-    let (a, b, y) = (spread(1, Per::Row)?, spread(4, Per::Column)?, spread(6, Per::Row)?);
-    Ok(move |i| a.at(i) * b.at(i) / y.at(i))
-}
-
-/// The small floats that QLinearMatMul takes.
-const FLOATS: [DType; 4] = [DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ];
-
-impl Product {
-    /// QLinearMatMul of small floats, in f32: the chains of (a - a_zero) and (b - b_zero), times the factor, plus y_zero, every
-    /// step rounded, then rounded and saturated to the result's type.
-    fn floats(&self, ctx: &RunCtx<'_>, inputs: &Inputs) -> Result<Vec<Tensor>, OpError> {
-        let less = |i: usize, zero: usize, left: bool| -> Result<Tensor, OpError> {
-            let t = inputs.get(i)?;
-            let (_, rows, columns) = matrix(t.shape(), left)?;
-            let per = if left { Per::Row } else { Per::Column };
-            let zeros = Spread::new(single(ctx, inputs, zero)?, per, (rows, columns), t.len())?;
-            let mut x = single(ctx, inputs, i)?;
-            x.iter_mut().enumerate().for_each(|(i, x)| *x -= zeros.at(i));
-            Ok(Tensor::new(t.shape(), x)?)
-        };
-        let to = inputs.get(7)?.dtype();
-        if !FLOATS.contains(&to) {
-            return Err(OpError::unsupported_type(to));
-        }
-        let (a, b) = (less(0, 2, true)?, less(3, 5, false)?);
-        let extents = (matrix(a.shape(), true)?.1, matrix(b.shape(), false)?.2);
-        let y = matmul::product(ctx, a, b)?;
-        let shape = y.shape().to_vec();
-        let mut y = y.into_vec::<f32>()?;
-        let factor = factors(ctx, inputs, extents, y.len())?;
-        let zeros = Spread::new(single(ctx, inputs, 7)?, Per::Row, extents, y.len())?;
-        y.iter_mut().enumerate().for_each(|(i, y)| *y = *y * factor(i) + zeros.at(i));
-        Ok(vec![convert_with(ctx, Tensor::new(&shape, y)?, to, Rounding::default())?])
-    }
-
-    /// The result from the sums.
-    fn finish(
-        &self,
-        ctx: &RunCtx<'_>,
-        inputs: &Inputs,
-        (batch, m, n): (&[usize], usize, usize),
-        ranks: (usize, usize),
-        out: Vec<i32>,
-    ) -> Result<Vec<Tensor>, OpError> {
-        let mut shape = batch.to_vec();
-        shape.extend((ranks.0 > 1).then_some(m));
-        shape.extend((ranks.1 > 1).then_some(n));
-        if !self.requantize {
-            return Ok(vec![Tensor::new(&shape, out)?]);
-        }
-        let factor = factors(ctx, inputs, (m, n), out.len())?;
-        let to = inputs.get(7)?.dtype();
-        let zeros = Spread::new(wide(ctx, inputs.get(7)?)?, Per::Row, (m, n), out.len())?;
-        let mut quantised = ctx.memory.alloc::<i64>(&shape)?;
-        for (i, (o, c)) in quantised.iter_mut().zip(out).enumerate() {
-            *o = saturate(c as f32 * factor(i), zeros.at(i), to)?;
-        }
-        Ok(vec![convert(ctx, Tensor::new(&shape, quantised)?, to)?])
     }
 }

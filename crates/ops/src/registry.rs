@@ -62,6 +62,7 @@ static FAMILIES: &[&[OpDef]] = &[
     crate::attention::FAMILY,
     crate::rotary::FAMILY,
     crate::quantize::FAMILY,
+    crate::quantized_matmul::FAMILY,
     crate::sequence::FAMILY,
     crate::split_sequence::FAMILY,
     crate::loss::FAMILY,

@@ -33,8 +33,8 @@ const HEAD: usize = 1024;
 const _: () = assert!(16 + MAX_RANK * 8 == HEAD);
 /// Elements converted at a time while hashing.
 const STEP: usize = 4096;
-/// Elements hashed at a time, and then looked at again.
-const NEAR: usize = 1 << 16;
+/// Bytes hashed at a time, and then looked at again.
+const NEAR: usize = 1 << 18;
 
 impl Tensor {
     /// The commitment: BLAKE3 of the canonical encoding.
@@ -52,40 +52,60 @@ impl Tensor {
         hasher.finalize().into()
     }
 
-    /// The commitment of what most weights are: f32 without a NaN that would have to be made canonical, hashed as they lie in
-    /// memory.
+    /// The commitment of what most weights are: integers, or f32 without a NaN that would have to be made canonical, hashed as
+    /// they lie in memory.
     fn root_without_nan(&self) -> Option<Hash> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.head());
-        hash_without_nan(&mut hasher, HEAD, self.as_they_lie()?).then(|| hasher.finalize().into())
+        self.hash_without_nan(&mut hasher, HEAD, self.as_they_lie()?).then(|| hasher.finalize().into())
     }
 
     /// Elements whose bytes are those of the canonical encoding unless there is a NaN.
-    fn as_they_lie(&self) -> Option<&Buf<f32>> {
-        match self.data() {
-            Data::F32(elements) if cfg!(target_endian = "little") => Some(elements),
-            _ => None,
-        }
+    fn as_they_lie(&self) -> Option<&[u8]> {
+        Some(match self.data() {
+            _ if cfg!(target_endian = "big") => return None,
+            Data::F32(elements) => bytemuck::cast_slice(elements),
+            Data::I8(elements) => bytemuck::cast_slice(elements),
+            Data::I16(elements) => bytemuck::cast_slice(elements),
+            Data::I32(elements) => bytemuck::cast_slice(elements),
+            Data::I64(elements) => bytemuck::cast_slice(elements),
+            Data::U8(elements) => elements,
+            Data::U16(elements) => bytemuck::cast_slice(elements),
+            Data::U32(elements) => bytemuck::cast_slice(elements),
+            Data::U64(elements) => bytemuck::cast_slice(elements),
+            _ => return None,
+        })
+    }
+
+    /// Hashes bytes that lie in memory as in the encoding, after `before` others, or finds a NaN among them. BLAKE3 is fastest where
+    /// parts begin at multiples of their own length; what was hashed is still in the cache when it is searched.
+    fn hash_without_nan(&self, hasher: &mut blake3::Hasher, before: usize, bytes: &[u8]) -> bool {
+        let floats = self.dtype() == DType::F32;
+        let (first, rest) = bytes.split_at(bytes.len().min(NEAR - before));
+        std::iter::once(first).chain(rest.chunks(NEAR)).all(|part| {
+            hasher.update(part);
+            !(floats && any_nan(bytemuck::cast_slice(part)))
+        })
     }
 
     /// How many pieces it is best hashed in.
     pub(crate) fn pieces(&self) -> usize {
-        self.as_they_lie().map_or(1, |elements| (HEAD + size_of_val(&**elements)).div_ceil(PIECE))
+        self.as_they_lie().map_or(1, |bytes| (HEAD + bytes.len()).div_ceil(PIECE))
     }
 
     /// What piece `i` of several adds to the root; `None` where there is a NaN in it. Then the piece is released.
     pub(crate) fn piece(&self, i: usize) -> Option<ChainingValue> {
-        let elements = self.as_they_lie()?;
-        let size = size_of::<f32>();
-        let start = (i * PIECE).saturating_sub(HEAD) / size;
-        let end = (((i + 1) * PIECE - HEAD) / size).min(elements.len());
-        let part = &elements[start..end];
+        let bytes = self.as_they_lie()?;
+        let start = (i * PIECE).saturating_sub(HEAD);
+        let end = ((i + 1) * PIECE - HEAD).min(bytes.len());
         let mut hasher = blake3::Hasher::new();
         hasher.set_input_offset((i * PIECE) as u64);
         let before = if i == 0 { HEAD } else { 0 };
         hasher.update(&self.head()[..before]);
-        let is_sound = hash_without_nan(&mut hasher, before, part);
-        elements.release(start..end);
+        let is_sound = self.hash_without_nan(&mut hasher, before, &bytes[start..end]);
+        if let Data::F32(elements) = self.data() {
+            elements.release(start / size_of::<f32>()..end / size_of::<f32>());
+        }
         is_sound.then(|| hasher.finalize_non_root())
     }
 
@@ -133,20 +153,16 @@ impl Tensor {
         if dtype != DType::String && expected != bytes.len() {
             return Err(TensorError::Bytes { dtype, shape: shape.to_vec(), expected, actual: bytes.len() });
         }
+        // As they lie in memory; by one copy where that is how they lie in the file.
         macro_rules! read {
             ($t:ty) => {
-                <$t as Element>::wrap(Buf::from(read_le::<$t, { size_of::<$t>() }>(
-                    bytes,
-                    <$t>::from_le_bytes,
-                )))
+                <$t as Element>::wrap(Buf::from(match cfg!(target_endian = "little") {
+                    true => bytemuck::pod_collect_to_vec::<u8, $t>(bytes),
+                    false => read_le::<$t, { size_of::<$t>() }>(bytes, <$t>::from_le_bytes),
+                }))
             };
         }
         let data = match dtype {
-            DType::F32 if cfg!(target_endian = "little") => {
-                let mut elements = vec![0.0f32; n];
-                bytemuck::cast_slice_mut(&mut elements).copy_from_slice(bytes);
-                Data::F32(elements.into())
-            }
             DType::F32 => read!(f32),
             DType::F64 => read!(f64),
             DType::F16 => read!(f16),
@@ -281,16 +297,6 @@ impl Tensor {
             }
         }
     }
-}
-
-/// Hashes numbers as they lie in memory, after `before` bytes, or finds a NaN among them. BLAKE3 is fastest where parts begin at
-/// multiples of their own length; what was hashed is still in the cache when it is searched.
-fn hash_without_nan(hasher: &mut blake3::Hasher, before: usize, elements: &[f32]) -> bool {
-    let (first, rest) = elements.split_at(elements.len().min(NEAR - before / size_of::<f32>()));
-    std::iter::once(first).chain(rest.chunks(NEAR)).all(|part| {
-        hasher.update(bytemuck::cast_slice(part));
-        !any_nan(part)
-    })
 }
 
 /// A NaN is what is above infinity without its sign; seen by an addition that then reaches the sign, so that many numbers are looked

@@ -130,7 +130,11 @@ fn what_matters_changes_the_address() {
         change(&|_| ()),
         change(&|g| g.node[0].op_type = "Sub".into()),
         change(&|g| g.node[0].input.swap(0, 1)),
-        change(&|g| g.initializer[0].raw_data[0] ^= 1),
+        change(&|g| {
+            let mut bytes = g.initializer[0].raw_data.to_vec();
+            bytes[0] ^= 1;
+            g.initializer[0].raw_data = bytes.into();
+        }),
         change(&|g| g.output[0] = info("bv2", 1, &[2, 3])),
         change(&|g| g.node[1].attribute[0].g.as_mut().unwrap().node[0].input.swap(0, 1)),
         change(&|g| {
