@@ -110,14 +110,15 @@ impl Parallel for Threads {
     }
 
     fn for_each(&self, pieces: usize, f: &(dyn Fn(usize) + Sync)) {
-        let turn = match self.turn.try_lock() {
-            Ok(turn) => Some(turn),
-            Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        if pieces < 2 || self.workers.is_empty() || turn.is_none() {
+        // A single piece leaves the workers to what is in it.
+        if pieces < 2 || self.workers.is_empty() {
             return (0..pieces).for_each(f);
         }
+        let _turn = match self.turn.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::Poisoned(e)) => e.into_inner(),
+            Err(TryLockError::WouldBlock) => return (0..pieces).for_each(f),
+        };
         let board = &*self.board;
         // SAFETY: erases the lifetime; nobody follows the pointer once this call has returned.
         let f: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(f) };
@@ -263,6 +264,18 @@ mod tests {
             }
         });
         assert_eq!(sum.into_inner(), 4 * 300 * 66);
+    }
+
+    #[test]
+    fn what_is_in_a_single_piece_is_shared() {
+        let pool = Threads::new(2).unwrap();
+        // Each piece waits for the other one.
+        let together = std::sync::Barrier::new(2);
+        pool.for_each(1, &|_| {
+            pool.for_each(2, &|_| {
+                together.wait();
+            });
+        });
     }
 
     #[test]

@@ -1,10 +1,16 @@
-//! A forest as it is evaluated: nodes side by side, eight ways at once, because each step of one waits for memory.
+//! A forest as it is evaluated: nodes side by side, several ways at once, because each step of one waits for memory.
+
+use isobit_kernels::{Exec, rows};
 
 use super::forest::{Child, Mode, Split, Votes};
 use crate::real::Real;
 
-/// Ways that are followed together.
-const WAYS: usize = 8;
+/// Ways that are followed together, of one row through several trees or of several rows through one: the trees of a forest lie farther
+/// away than one tree.
+const TREES: usize = 16;
+const ROWS: usize = 8;
+/// Trees for which it is worth waking another thread.
+const GRAIN: usize = 128;
 
 /// A split; `next` are the branches of false and true, a leaf as its complement.
 #[derive(Debug, Clone, Copy)]
@@ -60,48 +66,54 @@ impl<T: Real> Flat<T> {
     }
 
     /// Adds every tree's votes for each row, in the order of the trees, to the row's `targets` scores.
-    pub(super) fn add(&self, rows: &[T], width: usize, targets: usize, scores: &mut [T]) {
+    pub(super) fn add(&self, exec: Exec<'_>, rows: &[T], width: usize, targets: usize, scores: &mut [T]) {
         match self.mode {
-            Mode::Leq => self.add_by(rows, width, targets, scores, |x, v| x <= v),
-            Mode::Lt => self.add_by(rows, width, targets, scores, |x, v| x < v),
-            Mode::Gte => self.add_by(rows, width, targets, scores, |x, v| x >= v),
-            Mode::Gt => self.add_by(rows, width, targets, scores, |x, v| x > v),
-            Mode::Eq => self.add_by(rows, width, targets, scores, |x, v| x == v),
-            Mode::Neq | Mode::Member => self.add_by(rows, width, targets, scores, |x, v| x != v),
+            Mode::Leq => self.add_by(exec, rows, width, targets, scores, |x, v| x <= v),
+            Mode::Lt => self.add_by(exec, rows, width, targets, scores, |x, v| x < v),
+            Mode::Gte => self.add_by(exec, rows, width, targets, scores, |x, v| x >= v),
+            Mode::Gt => self.add_by(exec, rows, width, targets, scores, |x, v| x > v),
+            Mode::Eq => self.add_by(exec, rows, width, targets, scores, |x, v| x == v),
+            Mode::Neq | Mode::Member => self.add_by(exec, rows, width, targets, scores, |x, v| x != v),
         }
     }
 
     #[inline(always)]
     fn add_by(
         &self,
-        rows: &[T],
+        exec: Exec<'_>,
+        x: &[T],
         width: usize,
         targets: usize,
         scores: &mut [T],
-        holds: impl Fn(T, T) -> bool + Copy,
+        holds: impl Fn(T, T) -> bool + Copy + Sync,
     ) {
         /// Rows for which a tree stays in the cache.
-        const ROWS: usize = 128;
+        const BLOCK: usize = 128;
         let count = scores.len() / targets;
-        if count < WAYS {
+        if count < ROWS {
+            let mut leaves = vec![!0; self.roots.len()];
             for (i, scores) in scores.chunks_exact_mut(targets).enumerate() {
-                let row = &rows[i * width..(i + 1) * width];
-                for trees in self.roots.chunks(WAYS) {
-                    let mut at = [!0; WAYS];
-                    at[..trees.len()].copy_from_slice(trees);
-                    self.follow(&mut at, [row; WAYS], holds);
-                    at[..trees.len()].iter().for_each(|&leaf| self.vote(leaf, scores));
-                }
+                let row = &x[i * width..(i + 1) * width];
+                rows(exec, &mut leaves, 1, GRAIN, |first, leaves| {
+                    let roots = self.roots[first..][..leaves.len()].chunks(TREES);
+                    for (leaves, trees) in leaves.chunks_mut(TREES).zip(roots) {
+                        let mut at = [!0; TREES];
+                        at[..trees.len()].copy_from_slice(trees);
+                        self.follow(&mut at, [row; TREES], holds);
+                        leaves.copy_from_slice(&at[..trees.len()]);
+                    }
+                });
+                leaves.iter().for_each(|&leaf| self.vote(leaf, scores));
             }
             return;
         }
-        for first in (0..count).step_by(ROWS) {
-            let block = first..count.min(first + ROWS);
+        for first in (0..count).step_by(BLOCK) {
+            let block = first..count.min(first + BLOCK);
             for &root in &self.roots {
-                for i in block.clone().step_by(WAYS) {
-                    let n = WAYS.min(block.end - i);
-                    let mut at = [root; WAYS];
-                    let row = std::array::from_fn(|w| &rows[(i + w.min(n - 1)) * width..][..width]);
+                for i in block.clone().step_by(ROWS) {
+                    let n = ROWS.min(block.end - i);
+                    let mut at = [root; ROWS];
+                    let row = std::array::from_fn(|w| &x[(i + w.min(n - 1)) * width..][..width]);
                     self.follow(&mut at, row, holds);
                     for (w, &leaf) in at.iter().enumerate().take(n) {
                         self.vote(leaf, &mut scores[(i + w) * targets..][..targets]);
@@ -113,7 +125,12 @@ impl<T: Real> Flat<T> {
 
     /// Follows each way to its leaf.
     #[inline(always)]
-    fn follow(&self, at: &mut [i32; WAYS], row: [&[T]; WAYS], holds: impl Fn(T, T) -> bool) {
+    fn follow<const WAYS: usize>(
+        &self,
+        at: &mut [i32; WAYS],
+        row: [&[T]; WAYS],
+        holds: impl Fn(T, T) -> bool,
+    ) {
         while at.iter().any(|&at| at >= 0) {
             for (at, row) in at.iter_mut().zip(&row) {
                 if *at < 0 {

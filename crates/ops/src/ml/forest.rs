@@ -178,7 +178,7 @@ impl<T: Real> Forest<T> {
             if let Some(flat) = self.flat.as_ref().filter(|_| sums) {
                 let n = scores.len() / self.targets;
                 scores.fill(T::ZERO);
-                flat.add(&rows[p * piece * width..][..n * width], width, self.targets, &mut scores);
+                flat.add(exec, &rows[p * piece * width..][..n * width], width, self.targets, &mut scores);
                 if how == Aggregate::Average {
                     self.divide(&mut scores);
                 }
