@@ -31,5 +31,5 @@ pub use error::GraphError;
 pub use export::{export, export_external};
 pub use import::import;
 pub use ir::{Attr, Dim, Graph, Model, Node, Type, Value, ValueId};
-pub use object::{Manifest, ModelObject, PROFILE, Part, Slot, from_onnx_bytes, open};
+pub use object::{Manifest, ModelObject, PROFILE, Part, Slot, from_onnx_bytes, open, open_known};
 pub use upgrade::{NEWEST_OPSET, PINNED_IR_VERSION, PINNED_OPSET, restated, upgrade};

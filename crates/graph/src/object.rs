@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use isobit_onnx::{Limits, Memory, NoExternal};
+use isobit_tensor::known::seal_known;
 use isobit_tensor::{DType, Hash};
 
 use crate::json::Json;
@@ -260,6 +261,12 @@ fn signature(graph: &Graph, values: &[ValueId]) -> Json {
 /// Reads a model from an ONNX file (with its external data) or from a model object's folder, and brings it into
 /// canonical form.
 pub fn open(path: &Path) -> Result<Model, GraphError> {
+    open_known(path, None)
+}
+
+/// As [`open`], with the roots of weights that are known of the last time, which are kept in the folder `known`
+/// ([`isobit_tensor::known`]).
+pub fn open_known(path: &Path, known: Option<&Path>) -> Result<Model, GraphError> {
     if path.is_dir() {
         return ModelObject::open_dir(path)?.to_model();
     }
@@ -267,6 +274,9 @@ pub fn open(path: &Path) -> Result<Model, GraphError> {
     let (proto, folder) = isobit_onnx::read(path, &limits)?;
     let mut model = import(&proto, &folder, &limits)?;
     upgrade(&mut model)?;
+    if let Some(known) = known {
+        seal_known(&mut model.graph.initializers.values_mut().collect::<Vec<_>>(), known);
+    }
     canonicalize(&mut model)?;
     Ok(model)
 }

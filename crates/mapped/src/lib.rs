@@ -6,6 +6,7 @@
 //! written to, while they are in use; one that is cut short meanwhile ends the process (SIGBUS), as it does in every program that
 //! maps its weights.
 
+mod identity;
 mod pages;
 
 use std::fs::File;
@@ -16,11 +17,15 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
+pub use identity::Identity;
 pub use pages::filled;
 
 /// The content of a file.
 #[derive(Debug)]
-pub struct Mapped(Memory);
+pub struct Mapped {
+    memory: Memory,
+    identity: Option<Identity>,
+}
 
 #[cfg(any(unix, windows))]
 type Memory = memmap2::Mmap;
@@ -35,8 +40,11 @@ impl Mapped {
     /// What the operating system says.
     #[cfg(any(unix, windows))]
     pub fn new(file: &File) -> io::Result<Self> {
+        // Before anything of it is looked at: what is written later gives the file another one.
+        let identity = Identity::of(file);
         // SAFETY: nobody writes to the file while it is mapped; that is the contract of this crate.
-        unsafe { memmap2::Mmap::map(file) }.map(Self)
+        let memory = unsafe { memmap2::Mmap::map(file) }?;
+        Ok(Self { memory, identity })
     }
 
     /// The content of `file`, from its first byte to its last.
@@ -47,7 +55,12 @@ impl Mapped {
     pub fn new(mut file: &File) -> io::Result<Self> {
         let mut bytes = Vec::new();
         io::Read::read_to_end(&mut file, &mut bytes)?;
-        Ok(Self(bytes))
+        Ok(Self { memory: bytes, identity: None })
+    }
+
+    /// Which file it is, with which content; `None` where that cannot be told.
+    pub fn identity(&self) -> Option<Identity> {
+        self.identity
     }
 
     /// Says that these bytes are not looked at for a while: their pages no longer count as the process's memory. They come
@@ -58,7 +71,11 @@ impl Mapped {
             let bytes = bytes.start.min(self.len())..bytes.end.min(self.len());
             // SAFETY: the mapping is one of a file and for reading only: what is dropped is read again.
             let _ = unsafe {
-                self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, bytes.start, bytes.len())
+                self.memory.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    bytes.start,
+                    bytes.len(),
+                )
             };
         }
         #[cfg(not(target_os = "linux"))]
@@ -70,7 +87,7 @@ impl Deref for Mapped {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.memory
     }
 }
 
@@ -94,6 +111,11 @@ impl<T: Pod> Elements<T> {
     pub fn new(file: Arc<Mapped>, bytes: Range<usize>) -> Option<Self> {
         bytemuck::try_cast_slice::<u8, T>(file.get(bytes.clone())?).ok()?;
         Some(Self { file, bytes, element: PhantomData })
+    }
+
+    /// The file, and where in it they lie.
+    pub fn place(&self) -> (&Arc<Mapped>, Range<usize>) {
+        (&self.file, self.bytes.clone())
     }
 
     /// As [`Mapped::release`], for some of these elements.

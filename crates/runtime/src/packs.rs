@@ -31,6 +31,7 @@ use isobit_kernels::blocked::Weights;
 use isobit_kernels::{Exec, KernelSet, Panels};
 use isobit_mapped::{Elements, Mapped};
 use isobit_ops::{Form, OpError, Packs};
+use isobit_tensor::known::EXTENSION;
 use isobit_tensor::{DType, Hash, Tensor, cores};
 use twox_hash::XxHash3_128;
 
@@ -302,7 +303,7 @@ fn make_room(folder: &Path, budget: u64) -> io::Result<()> {
         let used = meta.modified().unwrap_or(SystemTime::UNIX_EPOCH);
         if is("new") && used.elapsed().is_ok_and(|age| age > GIVEN_UP) {
             let _ = fs::remove_file(&path);
-        } else if is("packed") {
+        } else if is("packed") || is(EXTENSION) {
             files.push((used, meta.len(), path));
         }
     }

@@ -3,7 +3,7 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use bytemuck::Pod;
-use isobit_mapped::Elements;
+use isobit_mapped::{Elements, Mapped};
 
 use crate::recycle;
 
@@ -31,6 +31,11 @@ impl<T> Drop for Own<T> {
 /// Elements that are somebody else's.
 trait Lent<T>: AsRef<[T]> + fmt::Debug + Send + Sync {
     fn release(&self, elements: Range<usize>);
+
+    /// The file and the bytes of it.
+    fn place(&self) -> Option<(&Arc<Mapped>, Range<usize>)> {
+        None
+    }
 }
 
 /// Some elements of another buffer.
@@ -55,6 +60,10 @@ impl<T: fmt::Debug + Send + Sync> Lent<T> for Part<T> {
 impl<T: Pod + fmt::Debug + Send + Sync> Lent<T> for Elements<T> {
     fn release(&self, elements: Range<usize>) {
         self.release(elements);
+    }
+
+    fn place(&self) -> Option<(&Arc<Mapped>, Range<usize>)> {
+        Some(self.place())
     }
 }
 
@@ -92,6 +101,14 @@ impl<T> Buf<T> {
     {
         assert!(range.start <= range.end && range.end <= self.len());
         Buf(Held::Lent(Arc::new(Part { of: self.clone(), range })))
+    }
+
+    /// The file that the elements lie in, and where.
+    pub(crate) fn place(&self) -> Option<(&Arc<Mapped>, Range<usize>)> {
+        match &self.0 {
+            Held::Own(_) => None,
+            Held::Lent(lent) => lent.place(),
+        }
     }
 
     /// Where the elements lie in a file: lets go of the memory that some took when they were looked at.

@@ -229,7 +229,7 @@ impl Tensor {
         out
     }
 
-    fn head(&self) -> [u8; HEAD] {
+    pub(crate) fn head(&self) -> [u8; HEAD] {
         let mut head = [0u8; HEAD];
         head[..8].copy_from_slice(MAGIC);
         head[8..12].copy_from_slice(&(self.dtype().onnx() as u32).to_le_bytes());

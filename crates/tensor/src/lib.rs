@@ -24,6 +24,7 @@ mod datum;
 mod dtype;
 mod error;
 mod hash;
+pub mod known;
 mod pieces;
 pub mod recycle;
 mod seal;

@@ -2,6 +2,8 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use isobit_mapped::Mapped;
+
 use crate::small::*;
 use crate::{Buf, DType, Element, Hash, Shape, TensorError, bf16, f16, numel, recycle};
 
@@ -287,6 +289,14 @@ impl Tensor {
     /// The commitment, where [`Tensor::seal`] computed it.
     pub fn sealed(&self) -> Option<Hash> {
         self.root.as_deref().copied()
+    }
+
+    /// The file that the elements lie in, and where.
+    pub(crate) fn place(&self) -> Option<(&Arc<Mapped>, Range<usize>)> {
+        match &self.data {
+            Data::F32(elements) => elements.place(),
+            _ => None,
+        }
     }
 
     /// Lets go of the memory that elements in a file took when they were looked at; they come back by themselves.

@@ -39,10 +39,11 @@ pub(crate) struct Args {
     /// Threads; by default all cores.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Data folder, where packed weights are kept (in packed/, whose files may be deleted at any time); ~/.isobit unless given.
+    /// Data folder, where packed weights and their roots are kept (in packed/, whose files may be deleted at any time); ~/.isobit
+    /// unless given.
     #[arg(long, env = "ISOBIT_HOME", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Pack the weights anew, and do not keep them.
+    /// Hash and pack the weights anew, and do not keep that.
     #[arg(long)]
     no_cache: bool,
     /// Seed of the run's random operators.
@@ -66,11 +67,12 @@ pub(crate) fn parse_dim(text: &str) -> Result<(String, usize), String> {
 
 pub(crate) fn main(args: Args, json: bool) -> Result<ExitCode> {
     let start = Instant::now();
-    let model = model::open(&args.model)?;
+    let packed = home::packed(args.data.as_deref()).filter(|_| !args.no_cache);
+    let model = model::open_known(&args.model, packed.as_deref())?;
     let set = args.kernels.unwrap_or_else(KernelSet::best);
     let threads = args.threads.unwrap_or_else(model::cores);
     let mut options = Options::default().kernel_set(set).threads(threads);
-    options.packed = home::packed(args.data.as_deref()).filter(|_| !args.no_cache);
+    options.packed = packed;
     let session = Session::load(model, &options).context("`isobit check` lists all that is missing")?;
     if let Kept::Failed(why) = session.kept() {
         output::warning(&format!("packed weights are not kept: {why}"));
