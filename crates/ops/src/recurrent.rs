@@ -181,6 +181,10 @@ impl Op for Recurrent {
         steps.saturating_mul(step)
     }
 
+    fn taken(&self) -> &[usize] {
+        if self.packed.is_some() { &[1, 2] } else { &[] }
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let x = inputs.get(0)?;
         check_real(Some(x.dtype()))?;

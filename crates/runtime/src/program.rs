@@ -151,6 +151,7 @@ impl Program {
         for step in 0..n {
             program.prepare(step, &uses, packs).map_err(|error| BuildError::Step { step, error })?;
             program.hand_over(step, &uses);
+            program.let_go(step, &uses);
         }
         let constant = |v| program.constant(v);
         program.tails = fuse::tails(&program.graph, &program.steps, &program.folded_costs, &uses, &constant);
@@ -246,6 +247,19 @@ impl Program {
             if uses.of(v) == [(step, operand)]
                 && let Some(t) = self.graph.initializers.remove(&v).or_else(|| self.folded.remove(&v))
             {
+                self.taken.insert(v, Fact::fixed(t.dtype(), t.shape()));
+            }
+        }
+    }
+
+    /// Lets go of constants that only steps computed at load needed, where this was the last of them.
+    fn let_go(&mut self, step: usize, uses: &Uses) {
+        let spent =
+            |&(s, _): &(usize, usize)| s <= step && self.is_folded(s) && self.turns(s, uses).is_none();
+        let operands = self.graph.nodes[step].inputs.iter().flatten();
+        let spent = operands.filter(|&&v| !uses.of(v).is_empty() && uses.of(v).iter().all(spent));
+        for v in spent.copied().collect::<Vec<_>>() {
+            if let Some(t) = self.graph.initializers.remove(&v).or_else(|| self.folded.remove(&v)) {
                 self.taken.insert(v, Fact::fixed(t.dtype(), t.shape()));
             }
         }
