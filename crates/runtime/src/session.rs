@@ -27,7 +27,7 @@ pub struct Session {
     /// By input types and shapes.
     known: Mutex<BTreeMap<Signature, Known>>,
     /// Buffers kept from run to run, one set for each run at a time.
-    pub(crate) spares: Spares,
+    pub(crate) spares: Arc<Spares>,
 }
 
 /// What is known of a run before it begins.
@@ -178,7 +178,13 @@ impl Session {
         let steps = steps
             .map(|t| StepTime { node: node(t.step), time: t.time, cost: t.cost, fused: t.fused })
             .collect();
-        Ok(DataResult { outputs: names.zip(outputs).collect(), cost, steps })
+        let mut outputs: Vec<(String, Datum)> = names.zip(outputs).collect();
+        for (_, output) in &mut outputs {
+            if let Datum::Tensor(tensor) = output {
+                tensor.come_back(&self.spares);
+            }
+        }
+        Ok(DataResult { outputs, cost, steps })
     }
 }
 

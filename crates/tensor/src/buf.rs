@@ -1,11 +1,11 @@
 use std::fmt;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytemuck::Pod;
 use isobit_mapped::{Elements, Mapped};
 
-use crate::recycle;
+use crate::recycle::{self, Spares};
 
 /// A shared, immutable run of elements. Cloning is a reference count.
 #[derive(Debug, Clone)]
@@ -20,11 +20,15 @@ enum Held<T: 'static> {
 
 /// The elements; long runs of f32 go back to [`recycle`] when nobody holds them any more.
 #[derive(Debug)]
-struct Own<T: 'static>(Vec<T>);
+struct Own<T: 'static> {
+    elements: Vec<T>,
+    home: Option<Weak<Spares>>,
+}
 
 impl<T> Drop for Own<T> {
     fn drop(&mut self) {
-        recycle::give(std::mem::take(&mut self.0));
+        let home = self.home.take().and_then(|home| home.upgrade());
+        recycle::give_back(std::mem::take(&mut self.elements), home.as_deref());
     }
 }
 
@@ -72,7 +76,7 @@ impl<T> Buf<T> {
     pub fn try_into_vec(self) -> Result<Vec<T>, Self> {
         match self.0 {
             Held::Own(own) => Arc::try_unwrap(own)
-                .map(|mut own| std::mem::take(&mut own.0))
+                .map(|mut own| std::mem::take(&mut own.elements))
                 .map_err(|own| Buf(Held::Own(own))),
             lent => Err(Buf(lent)),
         }
@@ -81,7 +85,7 @@ impl<T> Buf<T> {
     /// Mutable access when this is the only holder.
     pub fn get_mut(&mut self) -> Option<&mut Vec<T>> {
         match &mut self.0 {
-            Held::Own(own) => Arc::get_mut(own).map(|own| &mut own.0),
+            Held::Own(own) => Arc::get_mut(own).map(|own| &mut own.elements),
             Held::Lent(_) => None,
         }
     }
@@ -89,6 +93,16 @@ impl<T> Buf<T> {
     /// True when no other tensor shares these elements, nor a file.
     pub fn is_unique(&self) -> bool {
         matches!(&self.0, Held::Own(own) if Arc::strong_count(own) == 1)
+    }
+
+    /// Says where the elements go when nobody holds them any more and no run on that thread has use for them. Of what is shared
+    /// nothing is said.
+    pub(crate) fn come_back(&mut self, home: &Arc<Spares>) {
+        if let Held::Own(own) = &mut self.0
+            && let Some(own) = Arc::get_mut(own)
+        {
+            own.home = Some(Arc::downgrade(home));
+        }
     }
 
     /// Some of the elements, shared.
@@ -121,7 +135,7 @@ impl<T> Buf<T> {
 
 impl<T> From<Vec<T>> for Buf<T> {
     fn from(v: Vec<T>) -> Self {
-        Buf(Held::Own(Arc::new(Own(v))))
+        Buf(Held::Own(Arc::new(Own { elements: v, home: None })))
     }
 }
 
@@ -147,7 +161,7 @@ impl<T> Deref for Buf<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         match &self.0 {
-            Held::Own(own) => &own.0,
+            Held::Own(own) => &own.elements,
             Held::Lent(lent) => (**lent).as_ref(),
         }
     }

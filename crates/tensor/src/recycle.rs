@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 /// Buffers below this many elements are the allocator's business.
 const SHORTEST: usize = 1 << 12;
 /// Buffers kept.
-const KEPT: usize = 32;
+const KEPT: usize = 128;
 /// Elements of all of them (1 GiB) during a run.
 const KEPT_ELEMENTS: usize = 1 << 28;
 /// Elements of all of them (512 MiB) between runs: a session at rest must not hold what its largest run did.
@@ -72,21 +72,35 @@ fn with<R>(spare: &mut Spare, f: impl FnOnce() -> R) -> R {
 }
 
 /// Keeps a buffer of f32, inside of [`Spares::with`].
-pub fn give<T: 'static>(mut buffer: Vec<T>) {
+pub fn give<T: 'static>(buffer: Vec<T>) {
+    give_back(buffer, None);
+}
+
+/// As [`give`]; outside of such a call for the next one of `home`.
+pub(crate) fn give_back<T: 'static>(mut buffer: Vec<T>, home: Option<&Spares>) {
     let buffer: &mut dyn Any = &mut buffer;
     let Some(buffer) = buffer.downcast_mut::<Vec<f32>>().map(std::mem::take) else { return };
     if !(SHORTEST..=KEPT_ELEMENTS).contains(&buffer.capacity()) {
         return;
     }
+    let mut buffer = Some(buffer);
     // A thread that ends has no list any more.
     let _ = SPARE.try_with(|spare| {
         if let Ok(mut spare) = spare.try_borrow_mut()
             && let Some(spare) = spare.as_mut()
         {
-            spare.0.push(buffer);
+            spare.0.extend(buffer.take());
             spare.trim(KEPT_ELEMENTS);
         }
     });
+    if let (Some(home), Some(buffer)) = (home, buffer) {
+        let mut sets = home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Before the first run ends there is none, and none will be needed when it does.
+        if let Some(spare) = sets.last_mut() {
+            spare.0.push(buffer);
+            spare.trim(AT_REST);
+        }
+    }
 }
 
 /// A buffer of `n` elements of unspecified content, if `T` is f32 and one is kept that is not much too large: the one that was
@@ -150,6 +164,8 @@ pub fn copy<T: Clone + 'static>(x: &[T]) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::Tensor;
 
@@ -175,6 +191,35 @@ mod tests {
             assert!(take::<i32>(5000).is_none());
             assert!(take::<f32>(5000).is_some());
         });
+    }
+
+    #[test]
+    fn results_come_back_when_their_last_holder_drops_them() {
+        let home = Arc::new(Spares::default());
+        let taken = |home: &Spares| home.with(|| take::<f32>(5000).is_some());
+        let mut result = home.with(|| Tensor::vector(vec![1.0f32; 5000]));
+        result.come_back(&home);
+        let shared = result.clone();
+        drop(result);
+        assert!(!taken(&home));
+        drop(shared);
+        assert!(taken(&home) && !taken(&home));
+        // Inside of another's run they are of use there; what is shared stays as it was.
+        let mut inside = Tensor::vector(vec![1.0f32; 5000]);
+        inside.come_back(&home);
+        let other = Spares::default();
+        other.with(|| drop(inside));
+        assert!(taken(&other) && !taken(&home));
+        let mut first = Tensor::vector(vec![1.0f32; 5000]);
+        let second = first.clone();
+        first.come_back(&home);
+        drop((first, second));
+        assert!(!taken(&home));
+        // A home that is gone is none.
+        let mut last = Tensor::vector(vec![1.0f32; 5000]);
+        last.come_back(&home);
+        drop(home);
+        drop(last);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use isobit_mapped::Mapped;
 
+use crate::recycle::{self, Spares};
 use crate::small::*;
-use crate::{Buf, DType, Element, Hash, Shape, TensorError, bf16, f16, numel, recycle};
+use crate::{Buf, DType, Element, Hash, Shape, TensorError, bf16, f16, numel};
 
 /// The elements of a tensor, by type.
 #[derive(Debug, Clone, PartialEq)]
@@ -289,6 +290,13 @@ impl Tensor {
     /// The commitment, where [`Tensor::seal`] computed it.
     pub fn sealed(&self) -> Option<Hash> {
         self.root.as_deref().copied()
+    }
+
+    /// Says where the elements go when nobody holds the tensor any more: to the runs that they came from, if these still want them.
+    pub fn come_back(&mut self, home: &Arc<Spares>) {
+        if let Data::F32(elements) = &mut self.data {
+            elements.come_back(home);
+        }
     }
 
     /// The file that the elements lie in, and where.
