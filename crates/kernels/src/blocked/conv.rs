@@ -19,7 +19,7 @@ const BAND: usize = 3 << 16;
 const COPIED: usize = 1 << 16;
 
 /// Elements of a result after which a function is applied to them.
-pub(super) const ACTIVATED: usize = 1 << 12;
+pub(super) const ACTIVATED: usize = 1 << 14;
 /// Tiles that ask for the next panel of weights together.
 const AHEAD: usize = 4;
 
@@ -296,6 +296,7 @@ struct Product<'a> {
     taps: Vec<usize>,
     w: &'a [f32],
     epilogue: &'a Epilogue<'a>,
+    activation: Option<Activation>,
     to: &'a Blocks,
     /// Channels and filters of a group, and the first blocks of this one.
     gc: usize,
@@ -326,7 +327,8 @@ impl<'a> Product<'a> {
         let mr = c.output[1].div_ceil(c.output[1].div_ceil(most));
         let first = [g * gc / input.lanes, g * gm / LANES];
         let w = &w[g * len..][..len];
-        Self { set: exec.set(), c, input, taps, w, epilogue, to, gc, gm, first, mr, nr }
+        let activation = Activation::of(exec.set(), epilogue.activation);
+        Self { set: exec.set(), c, input, taps, w, epilogue, activation, to, gc, gm, first, mr, nr }
     }
 
     fn run(&self, exec: Exec<'_>, y: &Shared<'_, f32>) {
@@ -492,9 +494,9 @@ impl<'a> Product<'a> {
 
     /// Applies a function other than Relu to rows of a panel.
     fn activate(&self, rows: Range<usize>, panel: usize, y: &Shared<'_, f32>) {
-        let Some(f) = self.epilogue.activation.filter(|&f| f != Unary::Relu) else { return };
+        let Some(activation) = self.activation else { return };
         for block in self.blocks(panel) {
-            activate(self.set, f, self.to, self.c.output[0], rows.clone(), block, y);
+            activate(self.set, activation, self.to, self.c.output[0], rows.clone(), block, y);
         }
     }
 }
@@ -506,20 +508,34 @@ struct Gated<'a> {
     block: usize,
 }
 
-/// Applies `f` to rows of a block, counted through all images. Where it leaves +0 alone, the border between rows goes with
+/// A function other than Relu, which tiles do, and whether it leaves +0 alone.
+#[derive(Clone, Copy)]
+pub(super) struct Activation {
+    f: Unary,
+    keeps_zero: bool,
+}
+
+impl Activation {
+    pub(super) fn of(set: KernelSet, f: Option<Unary>) -> Option<Self> {
+        let f = f.filter(|&f| f != Unary::Relu)?;
+        let mut zero = [0.0];
+        math::apply(set, f, &mut zero);
+        Some(Self { f, keeps_zero: zero[0].to_bits() == 0 })
+    }
+}
+
+/// Applies a function to rows of a block, counted through all images. Where it leaves +0 alone, the border between rows goes with
 /// them: long runs are faster.
 pub(super) fn activate(
     set: KernelSet,
-    f: Unary,
+    Activation { f, keeps_zero }: Activation,
     to: &Blocks,
     height: usize,
     rows: Range<usize>,
     block: usize,
     y: &Shared<'_, f32>,
 ) {
-    let mut zero = [0.0];
-    math::apply(set, f, &mut zero);
-    let through = to.border == 0 || zero[0].to_bits() == 0;
+    let through = to.border == 0 || keeps_zero;
     let mut row = rows.start;
     while row < rows.end {
         let (n, h) = (row / height, row % height);

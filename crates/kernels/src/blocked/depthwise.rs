@@ -1,6 +1,6 @@
 //! One filter a channel: the channels of a pixel are a vector.
 
-use super::conv::{ACTIVATED, Input, activate};
+use super::conv::{ACTIVATED, Activation, Input, activate};
 use super::tile::{self, Strip};
 use super::{Blocks, Epilogue, LANES};
 use crate::Exec;
@@ -22,7 +22,7 @@ pub(super) fn depthwise(
     assert_eq!(w.len(), to.blocks() * LANES * taps.len());
     let most = tile::pixels(set, input.step(c));
     let mr = width.div_ceil(width.div_ceil(most));
-    let activation = epilogue.activation.filter(|&f| f != Unary::Relu);
+    let activation = Activation::of(set, epilogue.activation);
     let relu = epilogue.activation == Some(Unary::Relu);
     let shared = Shared::new(y);
     let per_go = (ACTIVATED / (width * LANES)).max(1);
@@ -53,8 +53,16 @@ pub(super) fn depthwise(
                     unsafe { tile::run_strip(set, mr, &strip) };
                 }
             }
-            if let Some(f) = activation {
-                activate(set, f, to, height, n * height + rows.start..n * height + rows.end, b, &shared);
+            if let Some(activation) = activation {
+                activate(
+                    set,
+                    activation,
+                    to,
+                    height,
+                    n * height + rows.start..n * height + rows.end,
+                    b,
+                    &shared,
+                );
             }
         }
     });
