@@ -147,6 +147,11 @@ impl<T: Real> State<'_, T> {
         coupled: bool,
     ) {
         let h = self.hidden.len();
+        // Without peepholes nothing that comes first changes what o is of.
+        let at_once = peepholes.is_empty() && !coupled;
+        if at_once {
+            functions[0].apply(ctx, clip, &mut gates[..3 * h]);
+        }
         let (i, rest) = gates.split_at_mut(h);
         let (o, rest) = rest.split_at_mut(h);
         let (f, c) = rest.split_at_mut(h);
@@ -159,18 +164,22 @@ impl<T: Real> State<'_, T> {
             peep(i, &peepholes[..h], self.cell);
             peep(f, &peepholes[2 * h..], self.cell);
         }
-        functions[0].apply(ctx, clip, i);
-        if coupled {
-            f.iter_mut().zip(i.iter()).for_each(|(f, &i)| *f = T::ONE - i);
-        } else {
-            functions[0].apply(ctx, clip, f);
+        if !at_once {
+            functions[0].apply(ctx, clip, i);
+            if coupled {
+                f.iter_mut().zip(i.iter()).for_each(|(f, &i)| *f = T::ONE - i);
+            } else {
+                functions[0].apply(ctx, clip, f);
+            }
         }
         functions[1].apply(ctx, clip, c);
         T::keep(ctx.exec, self.cell, f, i, c);
         if !peepholes.is_empty() {
             peep(o, &peepholes[h..2 * h], self.cell);
         }
-        functions[0].apply(ctx, clip, o);
+        if !at_once {
+            functions[0].apply(ctx, clip, o);
+        }
         self.scratch.copy_from_slice(self.cell);
         functions[2].apply(ctx, clip, self.scratch);
         T::products(ctx.exec, o, self.scratch, self.hidden);
