@@ -102,7 +102,7 @@ pub(crate) fn propagate(
             if let Some(value) = value {
                 facts[value.0 as usize] = match known(*value) {
                     Some(tensor) => constant(&tensor),
-                    None => fact,
+                    None => taken.get(value).cloned().unwrap_or(fact),
                 };
             }
         }
@@ -110,7 +110,8 @@ pub(crate) fn propagate(
     Inference { facts, costs, errors }
 }
 
-fn constant(tensor: &Tensor) -> Fact {
+/// What is known of a constant: its content where it is short.
+pub(crate) fn constant(tensor: &Tensor) -> Fact {
     let mut fact = Fact::fixed(tensor.dtype(), tensor.shape());
     if tensor.len() <= FOLD_ELEMENTS {
         fact.value = Some(tensor.clone());

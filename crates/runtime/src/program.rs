@@ -15,6 +15,7 @@ use isobit_tensor::{DType, Datum, Tensor};
 
 use crate::control::Control;
 use crate::fuse::{self, Action, Link, Uses};
+use crate::infer::constant;
 use crate::layout;
 use crate::meter::{Run, Stop, Timed};
 use crate::plan::{Disorder, Plan};
@@ -38,7 +39,7 @@ pub(crate) struct Program {
     /// For each step that was folded, its metered cost: a run is charged for it all the same.
     folded_costs: Vec<Option<u64>>,
     plan: Plan,
-    /// Constants that their only step has taken over in a form of its own, and what is known of them.
+    /// Constants that nobody needs any more, or that their only step has taken over in a form of its own, and what is known of them.
     pub(crate) taken: BTreeMap<ValueId, Fact>,
     /// What each step may do on its result, of the steps after it.
     tails: Vec<Vec<Link>>,
@@ -260,7 +261,8 @@ impl Program {
         let spent = operands.filter(|&&v| !uses.of(v).is_empty() && uses.of(v).iter().all(spent));
         for v in spent.copied().collect::<Vec<_>>() {
             if let Some(t) = self.graph.initializers.remove(&v).or_else(|| self.folded.remove(&v)) {
-                self.taken.insert(v, Fact::fixed(t.dtype(), t.shape()));
+                // What a run costs is inferred once more, from extents among other things.
+                self.taken.insert(v, constant(&t));
             }
         }
     }

@@ -250,3 +250,34 @@ fn weights_that_are_transposed_at_load() {
         }
     }
 }
+
+/// Parts of constants that are cut out, put together and turned at load, as exporters write the weights of recurrent operators: what
+/// a run costs is known before it all the same, and is what it is charged; a part that is a result, too, is still there.
+#[test]
+fn what_only_the_load_needed_is_let_go_of() {
+    let mut m = Maker::new(5);
+    let x = m.input();
+    let weights = m.tensor(&[200, 150]);
+    let w = m.constant(weights.clone());
+    let cut = |m: &mut Maker, from: i64, to: i64| {
+        let [from, to, axis] = [from, to, 0].map(|n| m.constant(Tensor::vector(vec![n])));
+        m.node("Slice", &[w, from, to, axis], &[])
+    };
+    let (last, first) = (cut(&mut m, 120, 200), cut(&mut m, 0, 120));
+    let whole = m.node("Concat", &[last, first], &[("axis", Attr::Int(0))]);
+    let turn = ("perm", Attr::Ints(vec![1, 0]));
+    let whole = m.node("Transpose", &[whole], std::slice::from_ref(&turn));
+    let y = m.node("MatMul", &[x, whole], &[]);
+    let turned = m.node("Transpose", &[w], &[turn]);
+    let plain = m.node("MatMul", &[x, turned], &[]);
+    let session = Session::load(m.finish(&[y, plain, first]), &Options::default()).unwrap();
+    let x = Maker::new(9).tensor(&[7, 150]);
+    let name = session.model().graph.value(session.model().graph.inputs[0]).name.clone();
+    let result = session.run(vec![(name, x.clone())], &RunOptions::default()).unwrap();
+    assert_eq!(session.known_cost(&[x]), Some(result.cost));
+    let [y, plain, first] = [0, 1, 2].map(|i| result.outputs[i].1.as_slice::<f32>().unwrap());
+    for (y, plain) in y.chunks_exact(200).zip(plain.chunks_exact(200)) {
+        assert_eq!(y, [&plain[120..], &plain[..120]].concat());
+    }
+    assert_eq!(first, &weights.as_slice::<f32>().unwrap()[..120 * 150]);
+}
