@@ -91,6 +91,10 @@ pub(crate) fn propagate(
             errors.push((step, e));
             Vec::new()
         });
+        // Of what was computed at load more is known than its step could tell.
+        let found = |v: &ValueId| known(*v).map(|t| constant(&t)).or_else(|| taken.get(v).cloned());
+        let outputs = node.outputs.iter().map(|v| v.as_ref().and_then(found));
+        let results: Vec<Fact> = outputs.zip(results).map(|(found, fact)| found.unwrap_or(fact)).collect();
         let all_known = operands.iter().flatten().chain(&results).all(|f| f.known_shape().is_some());
         costs.push(match built {
             Some(Step::Op(op)) if all_known && results.len() == node.outputs.len() => {
@@ -100,10 +104,7 @@ pub(crate) fn propagate(
         });
         for (value, fact) in node.outputs.iter().zip(results) {
             if let Some(value) = value {
-                facts[value.0 as usize] = match known(*value) {
-                    Some(tensor) => constant(&tensor),
-                    None => taken.get(value).cloned().unwrap_or(fact),
-                };
+                facts[value.0 as usize] = fact;
             }
         }
     }

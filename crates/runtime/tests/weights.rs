@@ -270,7 +270,14 @@ fn what_only_the_load_needed_is_let_go_of() {
     let y = m.node("MatMul", &[x, whole], &[]);
     let turned = m.node("Transpose", &[w], &[turn]);
     let plain = m.node("MatMul", &[x, turned], &[]);
-    let session = Session::load(m.finish(&[y, plain, first]), &Options::default()).unwrap();
+    // Extents that follow from the content of a long constant.
+    let mut mask = vec![0.0f32; 5000];
+    (mask[3], mask[140]) = (1.0, -2.0);
+    let (mask, axis) = (m.constant(Tensor::vector(mask)), m.constant(Tensor::vector(vec![0i64])));
+    let places = m.node("NonZero", &[mask], &[]);
+    let places = m.node("Squeeze", &[places, axis], &[]);
+    let some = m.node("Gather", &[x, places], &[("axis", Attr::Int(1))]);
+    let session = Session::load(m.finish(&[y, plain, first, some]), &Options::default()).unwrap();
     let x = Maker::new(9).tensor(&[7, 150]);
     let name = session.model().graph.value(session.model().graph.inputs[0]).name.clone();
     let result = session.run(vec![(name, x.clone())], &RunOptions::default()).unwrap();
@@ -280,4 +287,5 @@ fn what_only_the_load_needed_is_let_go_of() {
         assert_eq!(y, [&plain[120..], &plain[..120]].concat());
     }
     assert_eq!(first, &weights.as_slice::<f32>().unwrap()[..120 * 150]);
+    assert_eq!(result.outputs[3].1.shape(), [7, 2]);
 }
