@@ -43,8 +43,8 @@ fn small<'a>(t: &'a Tensor, zero: Option<&'a Tensor>, lines: usize) -> Result<Op
     let Some((zeros, _)) = bytes(zero).filter(|_| zero.dtype() == t.dtype()) else {
         return Err(OpError::input(format!("a zero point of type {} for {}", zero.dtype(), t.dtype())));
     };
-    let matrices = t.shape().split_last_chunk::<2>().map_or(1, |(batch, _)| batch.iter().product());
-    counted(zeros.len(), lines, lines * matrices)?;
+    let batch = t.shape().split_last_chunk::<2>().map_or(&[][..], |(batch, _)| batch);
+    counted(zeros.len(), lines, batch.iter().fold(lines, |n, &d| n.saturating_mul(d)))?;
     Ok(Some(Bytes { values, signed, zeros: if zeros.is_empty() { &[0] } else { zeros } }))
 }
 
@@ -180,10 +180,13 @@ impl Op for Product {
         let full = [&batch[..], &[m, n]].concat();
         let mut out = ctx.memory.alloc::<i32>(&full)?;
         let ranks = (a.rank(), shape_b.len());
+        if out.is_empty() {
+            return self.finish(ctx, &inputs, (&batch, m, n), ranks, out);
+        }
         if let Some(packed) = &self.packed {
             // One right side for all: the batches are more rows of one product.
             let left = left.ok_or_else(|| OpError::unsupported_type(a.dtype()))?;
-            product(ctx.exec, batch.iter().product::<usize>() * m, left, packed, &mut out);
+            product(ctx.exec, out.len() / n, left, packed, &mut out);
             return self.finish(ctx, &inputs, (&batch, m, n), ranks, out);
         }
         let b = inputs.get(j)?;

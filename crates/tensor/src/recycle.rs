@@ -95,7 +95,7 @@ pub(crate) fn give_back<T: 'static>(mut buffer: Vec<T>, home: Option<&Spares>) {
     });
     if let (Some(home), Some(buffer)) = (home, buffer) {
         let mut sets = home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before the first run ends there is none, and none will be needed when it does.
+        // While all sets are in use there is none to keep it in.
         if let Some(spare) = sets.last_mut() {
             spare.0.push(buffer);
             spare.trim(AT_REST);
