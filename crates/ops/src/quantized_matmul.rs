@@ -180,13 +180,12 @@ impl Op for Product {
         let full = [&batch[..], &[m, n]].concat();
         let mut out = ctx.memory.alloc::<i32>(&full)?;
         let ranks = (a.rank(), shape_b.len());
-        if out.is_empty() {
-            return self.finish(ctx, &inputs, (&batch, m, n), ranks, out);
-        }
         if let Some(packed) = &self.packed {
             // One right side for all: the batches are more rows of one product.
             let left = left.ok_or_else(|| OpError::unsupported_type(a.dtype()))?;
-            product(ctx.exec, out.len() / n, left, packed, &mut out);
+            if !out.is_empty() {
+                product(ctx.exec, out.len() / n, left, packed, &mut out);
+            }
             return self.finish(ctx, &inputs, (&batch, m, n), ranks, out);
         }
         let b = inputs.get(j)?;
