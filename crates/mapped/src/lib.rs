@@ -6,8 +6,11 @@
 //! written to, while they are in use; one that is cut short meanwhile ends the process (SIGBUS), as it does in every program that
 //! maps its weights.
 
+// What cannot be mapped is read anew each time, and has none.
+#[cfg_attr(not(any(unix, windows)), allow(dead_code))]
 mod identity;
 mod pages;
+mod replace;
 
 use std::fs::File;
 use std::io;
@@ -19,6 +22,7 @@ use bytemuck::Pod;
 
 pub use identity::Identity;
 pub use pages::filled;
+pub use replace::replace;
 
 /// The content of a file.
 #[derive(Debug)]

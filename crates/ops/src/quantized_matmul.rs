@@ -70,7 +70,7 @@ fn counted(n: usize, own: usize, all: usize) -> Result<(), OpError> {
 }
 
 impl Product {
-    /// Positions of A, its scale and zero point, B, its scale and zero point.
+    /// Positions of A and B.
     fn positions(&self) -> [usize; 2] {
         if self.requantize { [0, 3] } else { [0, 1] }
     }

@@ -22,14 +22,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use isobit_graph::Graph;
 use isobit_kernels::blocked::Weights;
 use isobit_kernels::{Exec, KernelSet, Panels};
-use isobit_mapped::{Elements, Mapped};
+use isobit_mapped::{Elements, Mapped, replace};
 use isobit_ops::{Form, OpError, Packs};
 use isobit_tensor::known::EXTENSION;
 use isobit_tensor::{DType, Hash, Tensor, cores};
@@ -238,20 +238,12 @@ fn open(path: &Path) -> Option<BTreeMap<Hash, Panels>> {
     entries.filter(|_| sound.into_inner())
 }
 
-/// Writes a file beside where it should be and then puts it there, so that nobody sees a part of one.
 fn write(path: &Path, entries: &BTreeMap<Hash, Panels>) -> io::Result<()> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let bytes: u64 = entries.values().map(|panels| size_of_val(&**panels) as u64).sum();
     make_room(folder, BUDGET.saturating_sub(bytes))?;
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let new = path.with_extension(format!("{}-{number}.new", std::process::id()));
-    let written = write_to(&new, entries).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    written
+    replace(path, |new| write_to(new, entries))
 }
 
 fn write_to(path: &Path, entries: &BTreeMap<Hash, Panels>) -> io::Result<()> {

@@ -245,10 +245,8 @@ impl Program {
         let turned = self.turned_by(step, uses).map(|by| (by, 0));
         for (step, operand) in operands.chain(turned).collect::<Vec<_>>() {
             let Some(v) = self.graph.nodes[step].inputs.get(operand).copied().flatten() else { continue };
-            if uses.of(v) == [(step, operand)]
-                && let Some(t) = self.graph.initializers.remove(&v).or_else(|| self.folded.remove(&v))
-            {
-                self.taken.insert(v, Fact::fixed(t.dtype(), t.shape()));
+            if uses.of(v) == [(step, operand)] {
+                self.forget(v);
             }
         }
     }
@@ -260,10 +258,14 @@ impl Program {
         let operands = self.graph.nodes[step].inputs.iter().flatten();
         let spent = operands.filter(|&&v| !uses.of(v).is_empty() && uses.of(v).iter().all(spent));
         for v in spent.copied().collect::<Vec<_>>() {
-            if let Some(t) = self.graph.initializers.remove(&v).or_else(|| self.folded.remove(&v)) {
-                // What a run costs is inferred once more, from extents among other things.
-                self.taken.insert(v, constant(&t));
-            }
+            self.forget(v);
+        }
+    }
+
+    /// Lets go of a constant, but for what is known of it: what a run costs is inferred once more.
+    fn forget(&mut self, v: ValueId) {
+        if let Some(t) = self.graph.initializers.remove(&v).or_else(|| self.folded.remove(&v)) {
+            self.taken.insert(v, constant(&t));
         }
     }
 

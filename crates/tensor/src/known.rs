@@ -11,14 +11,13 @@
 //!
 //! Any of them may be deleted at any time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use isobit_mapped::{Identity, Mapped};
+use isobit_mapped::{Identity, Mapped, replace};
 
 use crate::{Hash, Tensor, seal};
 
@@ -38,32 +37,30 @@ pub type Roots = BTreeMap<Hash, Hash>;
 /// possible.
 pub fn seal_known(tensors: &mut [&mut Tensor], folder: &Path) {
     let mut files: Vec<(Arc<Mapped>, Identity, Roots)> = Vec::new();
-    for tensor in tensors.iter_mut().filter(|t| t.sealed().is_none()) {
+    // Tensors, and by what to find them in which file.
+    let mut unknown = Vec::new();
+    for (i, tensor) in tensors.iter_mut().enumerate().filter(|(_, t)| t.sealed().is_none()) {
         let Some((file, place)) = tensor.place() else { continue };
         let Some(identity) = file.identity() else { continue };
         let at = files.iter().position(|(known, ..)| Arc::ptr_eq(known, file)).unwrap_or_else(|| {
             files.push((file.clone(), identity, read(&path(folder, &identity)).unwrap_or_default()));
             files.len() - 1
         });
-        if let Some(&root) = files[at].2.get(&key(tensor, place.start)) {
-            tensor.seal_as(root);
+        let key = key(tensor, place.start);
+        match files[at].2.get(&key) {
+            Some(&root) => tensor.seal_as(root),
+            None => unknown.push((i, at, key)),
         }
     }
-    let unknown: Vec<bool> = tensors.iter().map(|t| t.sealed().is_none()).collect();
     seal(tensors);
-    for (file, identity, mut roots) in files {
-        let known = roots.len();
-        for (tensor, _) in tensors.iter().zip(&unknown).filter(|(_, unknown)| **unknown) {
-            if let (Some((of, place)), Some(root)) = (tensor.place(), tensor.sealed())
-                && Arc::ptr_eq(of, &file)
-            {
-                roots.insert(key(tensor, place.start), root);
-            }
-        }
-        if roots.len() > known {
-            // Without it the next load hashes them again.
-            let _ = write(&path(folder, &identity), &roots);
-        }
+    let mut grown = BTreeSet::new();
+    for (i, at, key) in unknown {
+        files[at].2.extend(tensors[i].sealed().map(|root| (key, root)));
+        grown.insert(at);
+    }
+    for (_, identity, roots) in grown.into_iter().map(|at| &files[at]) {
+        // Without it the next load hashes them again.
+        let _ = write(&path(folder, identity), roots);
     }
 }
 
@@ -92,21 +89,12 @@ pub fn entries(file: &[u8]) -> Option<Roots> {
     whole.then(|| rest.chunks_exact(ENTRY).map(entry).collect()).flatten()
 }
 
-/// Writes a file beside where it should be and then puts it there, so that nobody sees a part of one.
 fn write(path: &Path, roots: &Roots) -> io::Result<()> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     let rest: Vec<u8> = roots.iter().flat_map(|(key, root)| [key.0, root.0]).flatten().collect();
     let mut file = MAGIC.to_vec();
     file.extend(Hash::of(&rest).0);
     file.extend(rest);
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let new = path.with_extension(format!("{}-{number}.new", std::process::id()));
-    let written = fs::write(&new, file).and_then(|()| fs::rename(&new, path));
-    if written.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    written
+    replace(path, |new| fs::write(new, file))
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -160,7 +148,8 @@ mod tests {
 
         // What is kept is used: with other roots there they are the tensors'.
         let other = Hash::of(b"another");
-        write_roots(&kept, roots.keys().map(|&key| (key, other)).collect());
+        let planted: Roots = roots.keys().map(|&key| (key, other)).collect();
+        super::write(&kept, &planted).unwrap();
         assert_eq!(sealed(&mapped(&weights), &known), [other; 2]);
         // A spoiled file is as good as none, and replaced.
         let mut spoiled = fs::read(&kept).unwrap();
@@ -172,14 +161,10 @@ mod tests {
         }
 
         // Of a file with other content they are not asked for.
-        write_roots(&kept, roots.keys().map(|&key| (key, other)).collect());
+        super::write(&kept, &planted).unwrap();
         write(2.0);
         let changed = sealed(&mapped(&weights), &known);
         assert!(changed.iter().all(|root| *root != other && !expected.contains(root)));
-    }
-
-    fn write_roots(path: &Path, roots: Roots) {
-        write(path, &roots).unwrap();
     }
 
     #[test]

@@ -116,14 +116,6 @@ multiversion! {
 }
 
 multiversion! {
-    fn subtract_one(x: &[u8], signed: bool, zero: i16, y: &mut [i16]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = number(x, signed) - zero;
-        }
-    }
-}
-
-multiversion! {
     /// Words of up to four rows, of bytes moved by `by`. A row that is not there has none.
     fn pack_four(rows: [&[u8]; 4], by: u8, line: &mut [i32]) {
         let [a, b, c, d] = rows;
@@ -178,8 +170,10 @@ pub fn product(exec: Exec<'_>, m: usize, a: Bytes<'_>, b: &PackedBytes, c: &mut 
         Form::Pairs(b) => {
             let mut less = vec![0; a.values.len()];
             let rows = a.values.chunks_exact(k.max(1)).zip(less.chunks_exact_mut(k.max(1)));
+            let mut zeros = vec![0; k];
             for ((row, to), zero) in rows.zip(a.numbers().cycle()) {
-                subtract_one(exec.set(), row, a.signed, zero, to);
+                zeros.fill(zero);
+                subtract(exec.set(), row, a.signed, &zeros, to);
             }
             pairs::gemm(exec, m, &less, b, c);
         }

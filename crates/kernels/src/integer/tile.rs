@@ -205,7 +205,17 @@ use std::arch::x86_64::*;
 
 #[cfg(target_arch = "x86_64")]
 macro_rules! integer_tile {
-    ($name:ident, $feature:literal, $lanes:literal, $vector:ty, $load:path, $store:path, $splat:path,
+    ($name:ident, $feature:literal, __m256i, $($add:tt)*) => {
+        integer_tile!(
+            @ $name, $feature, 8, __m256i, _mm256_loadu_si256, _mm256_storeu_si256, _mm256_set1_epi32, $($add)*
+        );
+    };
+    ($name:ident, $feature:literal, __m512i, $($add:tt)*) => {
+        integer_tile!(
+            @ $name, $feature, 16, __m512i, _mm512_loadu_si512, _mm512_storeu_si512, _mm512_set1_epi32, $($add)*
+        );
+    };
+    (@ $name:ident, $feature:literal, $lanes:literal, $vector:ty, $load:path, $store:path, $splat:path,
      |$a:ident, $b:ident, $acc:ident| $add:expr) => {
         #[target_feature(enable = $feature)]
         unsafe fn $name<const R: usize>(
@@ -251,61 +261,21 @@ macro_rules! integer_tile {
 }
 
 #[cfg(target_arch = "x86_64")]
-integer_tile!(
-    pairs_avx2,
-    "avx2",
-    8,
-    __m256i,
-    _mm256_loadu_si256,
-    _mm256_storeu_si256,
-    _mm256_set1_epi32,
-    |a, b, acc| _mm256_add_epi32(acc, _mm256_madd_epi16(a, b))
-);
+integer_tile!(pairs_avx2, "avx2", __m256i, |a, b, acc| _mm256_add_epi32(acc, _mm256_madd_epi16(a, b)));
 
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-integer_tile!(
-    pairs_avx512,
-    "avx512f,avx512bw",
-    16,
-    __m512i,
-    _mm512_loadu_si512,
-    _mm512_storeu_si512,
-    _mm512_set1_epi32,
-    |a, b, acc| _mm512_add_epi32(acc, _mm512_madd_epi16(a, b))
-);
+integer_tile!(pairs_avx512, "avx512f,avx512bw", __m512i, |a, b, acc| _mm512_add_epi32(
+    acc,
+    _mm512_madd_epi16(a, b)
+));
 
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-integer_tile!(
-    pairs_vnni,
-    "avx512f,avx512bw,avx512vnni",
-    16,
-    __m512i,
-    _mm512_loadu_si512,
-    _mm512_storeu_si512,
-    _mm512_set1_epi32,
-    |a, b, acc| _mm512_dpwssd_epi32(acc, a, b)
-);
+integer_tile!(pairs_vnni, "avx512f,avx512bw,avx512vnni", __m512i, |a, b, acc| _mm512_dpwssd_epi32(acc, a, b));
 
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-integer_tile!(
-    fours_avx2,
-    "avx2,avxvnni",
-    8,
-    __m256i,
-    _mm256_loadu_si256,
-    _mm256_storeu_si256,
-    _mm256_set1_epi32,
-    |a, b, acc| _mm256_dpbusd_avx_epi32(acc, a, b)
-);
+integer_tile!(fours_avx2, "avx2,avxvnni", __m256i, |a, b, acc| _mm256_dpbusd_avx_epi32(acc, a, b));
 
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-integer_tile!(
-    fours_avx512,
-    "avx512f,avx512bw,avx512vnni",
-    16,
-    __m512i,
-    _mm512_loadu_si512,
-    _mm512_storeu_si512,
-    _mm512_set1_epi32,
-    |a, b, acc| _mm512_dpbusd_epi32(acc, a, b)
-);
+integer_tile!(fours_avx512, "avx512f,avx512bw,avx512vnni", __m512i, |a, b, acc| _mm512_dpbusd_epi32(
+    acc, a, b
+));
