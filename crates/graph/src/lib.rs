@@ -8,7 +8,7 @@
 //! # Ok::<(), isobit_graph::GraphError>(())
 //! ```
 //!
-//! Data flows one way: bytes -> [`isobit_onnx`] messages -> [`import`] -> [`upgrade`] -> [`canonicalize`] ->
+//! Data flows one way: bytes -> [`isobit_onnx`] messages -> [`import`] -> [`upgrade`] -> [`integers`] -> [`canonicalize`] ->
 //! [`ModelObject`]. Nothing here computes a tensor; that is the business of `isobit-ops`.
 
 #![forbid(unsafe_code)]
@@ -18,6 +18,7 @@ mod error;
 mod export;
 mod functions;
 mod import;
+mod integers;
 mod ir;
 mod json;
 mod object;
@@ -30,6 +31,7 @@ pub use canonical::canonicalize;
 pub use error::GraphError;
 pub use export::{export, export_external};
 pub use import::import;
+pub use integers::integers;
 pub use ir::{Attr, Dim, Graph, Model, Node, Type, Value, ValueId};
 pub use object::{Manifest, ModelObject, PROFILE, Part, Slot, from_onnx_bytes, open, open_known};
 pub use upgrade::{NEWEST_OPSET, PINNED_IR_VERSION, PINNED_OPSET, restated, upgrade};

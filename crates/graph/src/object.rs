@@ -17,7 +17,9 @@ use isobit_tensor::known::seal_known;
 use isobit_tensor::{DType, Hash};
 
 use crate::json::Json;
-use crate::{Dim, Graph, GraphError, Model, ValueId, canonicalize, export_external, import, upgrade};
+use crate::{
+    Dim, Graph, GraphError, Model, ValueId, canonicalize, export_external, import, integers, upgrade,
+};
 
 /// The numeric profile that canonical models are executed under.
 pub const PROFILE: &str = "isobit-1";
@@ -40,8 +42,7 @@ impl ModelObject {
     /// The object of a model; the model is brought into canonical form first.
     pub fn from_model(model: &Model) -> Result<Self, GraphError> {
         let mut model = model.clone();
-        upgrade(&mut model)?;
-        canonicalize(&mut model)?;
+        canonical(&mut model)?;
         Ok(Self::of_canonical(&model))
     }
 
@@ -91,8 +92,7 @@ impl ModelObject {
         let proto = isobit_onnx::decode(&self.model, &limits)?;
         let external = Memory([(WEIGHTS.to_owned(), &self.weights[..])].into());
         let mut model = import(&proto, &external, &limits)?;
-        upgrade(&mut model)?;
-        canonicalize(&mut model)?;
+        canonical(&mut model)?;
         if Self::of_canonical(&model) != *self {
             return Err(GraphError::Object("the graph is not in canonical form".into()));
         }
@@ -258,6 +258,16 @@ fn signature(graph: &Graph, values: &[ValueId]) -> Json {
     Json::Array(values.iter().map(one).collect())
 }
 
+/// Brings an imported model into the form that is published and executed.
+fn canonical(model: &mut Model) -> Result<(), GraphError> {
+    upgrade(model)?;
+    canonicalize(model)?;
+    if integers(model) {
+        canonicalize(model)?;
+    }
+    Ok(())
+}
+
 /// Reads a model from an ONNX file (with its external data) or from a model object's folder, and brings it into
 /// canonical form.
 pub fn open(path: &Path) -> Result<Model, GraphError> {
@@ -273,11 +283,10 @@ pub fn open_known(path: &Path, known: Option<&Path>) -> Result<Model, GraphError
     let limits = Limits::default();
     let (proto, folder) = isobit_onnx::read(path, &limits)?;
     let mut model = import(&proto, &folder, &limits)?;
-    upgrade(&mut model)?;
     if let Some(known) = known {
         seal_known(&mut model.graph.initializers.values_mut().collect::<Vec<_>>(), known);
     }
-    canonicalize(&mut model)?;
+    canonical(&mut model)?;
     Ok(model)
 }
 
@@ -285,7 +294,6 @@ pub fn open_known(path: &Path, known: Option<&Path>) -> Result<Model, GraphError
 pub fn from_onnx_bytes(bytes: &[u8]) -> Result<Model, GraphError> {
     let limits = Limits::default();
     let mut model = import(&isobit_onnx::decode(bytes, &limits)?, &NoExternal, &limits)?;
-    upgrade(&mut model)?;
-    canonicalize(&mut model)?;
+    canonical(&mut model)?;
     Ok(model)
 }

@@ -4,7 +4,11 @@ mod common;
 
 use common::{cases, machines};
 use isobit_kernels::Exec;
-use isobit_kernels::integer::{Bytes, PackedBytes, PackedInts, dequantize, gemm, product, quantize};
+use isobit_kernels::conv::Conv2d;
+use isobit_kernels::integer::{
+    Bytes, PackedBytes, PackedFilters, PackedInts, Requantize, Results, conv, dequantize, gemm, product,
+    quantize,
+};
 
 #[test]
 fn products() {
@@ -99,6 +103,101 @@ fn sums_of_bytes_wrap() {
         product(exec, 2, a, &PackedBytes::new(exec, k, 1, b), &mut c);
         assert_eq!(c, expected, "{set}");
     }
+}
+
+/// A convolution of bytes by its definition, biases added.
+fn convolution(c: &Conv2d, x: Bytes<'_>, w: Bytes<'_>, bias: &[i32]) -> Vec<i32> {
+    let number = |v: u8, signed: bool| if signed { i32::from(v as i8) } else { i32::from(v) };
+    let less = |x: Bytes<'_>, at: usize, line: usize| {
+        number(x.values[at], x.signed) - number(x.zeros[line % x.zeros.len()], x.signed)
+    };
+    let (channels, filters) = (c.channels / c.groups, c.filters / c.groups);
+    let ([h, width], [kh, kw], [oh, ow]) = (c.input, c.kernel, c.output);
+    let mut y = Vec::new();
+    for i in 0..c.batch * c.filters * oh * ow {
+        let (n, f, row, column) = (i / (c.filters * oh * ow), i / (oh * ow) % c.filters, i / ow % oh, i % ow);
+        let mut sum = bias[f];
+        for tap in 0..channels * kh * kw {
+            let (channel, r, s) = (tap / (kh * kw), tap / kw % kh, tap % kw);
+            let ih = (row * c.strides[0] + r * c.dilations[0]).wrapping_sub(c.pads[0]);
+            let iw = (column * c.strides[1] + s * c.dilations[1]).wrapping_sub(c.pads[1]);
+            if ih < h && iw < width {
+                let from = ((n * c.channels + f / filters * channels + channel) * h + ih) * width + iw;
+                sum = sum.wrapping_add(less(x, from, 0) * less(w, f * channels * kh * kw + tap, f));
+            }
+        }
+        y.push(sum);
+    }
+    y
+}
+
+#[test]
+fn convolutions() {
+    cases("convolutions of bytes", 150, |rng| {
+        let groups = if rng.below(4) == 0 { 1 + rng.below(3) } else { 1 };
+        let (channels, filters) = (groups * (1 + rng.below(9)), groups * (1 + rng.below(30)));
+        let kernel = [1 + rng.below(4), 1 + rng.below(4)];
+        let mut pick = |most| [1 + rng.below(most), 1 + rng.below(most)];
+        let (strides, dilations) = (pick(3), pick(2));
+        let pads = [rng.below(3), rng.below(3)];
+        let span = [0, 1].map(|d| (kernel[d] - 1) * dilations[d] + 1);
+        let input = [0, 1].map(|d| span[d] + rng.below(if d == 0 { 6 } else { 50 }));
+        // Windows may begin anywhere up to where padding after the image of any extent lets them.
+        let output = [0, 1].map(|d| (input[d] + pads[d] + rng.below(3) - span[d]) / strides[d] + 1);
+        let batch = 1 + rng.below(2);
+        let c = Conv2d { batch, channels, filters, groups, input, kernel, output, strides, dilations, pads };
+        let extreme = rng.below(2) == 0;
+        let mut bytes = |len: usize| -> Vec<u8> {
+            (0..len)
+                .map(|_| if extreme { [0, 127, 128, 255][rng.below(4)] } else { rng.below(256) as u8 })
+                .collect()
+        };
+        let taps = channels / groups * kernel[0] * kernel[1];
+        let x = bytes(batch * channels * input[0] * input[1]);
+        let w = bytes(filters * taps);
+        let (zero, zeros) = (bytes(1), bytes(filters));
+        let bias: Vec<i32> = zeros.iter().map(|&z| i32::from(z) * 8_400_000).collect();
+        let factors: Vec<f32> = zeros.iter().map(|&z| f32::from(z) * 1e-4 - 5e-3).collect();
+        for (i, signed) in
+            [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
+        {
+            let x = Bytes { values: &x, signed: signed.0, zeros: &zero };
+            // With a zero point of 0, or for unsigned numbers of 128, weights are bytes; with others pairs.
+            let none = if signed.1 { 0 } else { 128 };
+            let of_filters =
+                if rng.below(3) > 0 { vec![none; 1 + i % 2 * (filters - 1)] } else { zeros.clone() };
+            let w = Bytes { values: &w, signed: signed.1, zeros: &of_filters };
+            let expected = convolution(&c, x, w, &bias);
+            let factors = if i < 2 { &factors[..] } else { &factors[..1] };
+            let y_zero = if signed.0 { -3 } else { 7 };
+            let (low, high) = if signed.0 { (-128, 127) } else { (0, 255) };
+            let pixels = output[0] * output[1];
+            let bytes: Vec<u8> = expected
+                .iter()
+                .enumerate()
+                .map(|(at, &sum)| {
+                    let factor = factors[at / pixels % filters % factors.len()];
+                    ((sum as f32 * factor).round_ties_even() as i64 + y_zero).clamp(low, high) as u8
+                })
+                .collect();
+            for (set, pool) in machines() {
+                let exec = Exec::new(set, &pool);
+                let packed = PackedFilters::new(exec, [filters, channels / groups, kernel[0] * kernel[1]], w);
+                let mut sums = vec![7; expected.len()];
+                conv(exec, &c, x, &packed, Some(&bias), Results::Sums(&mut sums));
+                assert_eq!(sums, expected, "{c:?} {signed:?} {set} {}", pool.0);
+                let mut y = vec![7; expected.len()];
+                let requantize = Requantize { factors, zero: y_zero as i32, signed: signed.0 };
+                conv(exec, &c, x, &packed, Some(&bias), Results::Bytes(&mut y, requantize));
+                assert_eq!(y, bytes, "{c:?} {signed:?} {set} {}", pool.0);
+                let less = packed.numbers();
+                assert!(less.iter().enumerate().all(|(at, &n)| {
+                    let of = |v: u8| if signed.1 { i32::from(v as i8) } else { i32::from(v) };
+                    n == of(w.values[at]) - of(w.zeros[at / taps % w.zeros.len()])
+                }));
+            }
+        }
+    });
 }
 
 #[test]

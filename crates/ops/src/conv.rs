@@ -52,7 +52,7 @@ fn operands(inputs: &Inputs, filters: usize) -> Result<(&Tensor, &Tensor, Option
 }
 
 /// Elements that the kernel may hold besides its operands, whatever their size (64 MiB).
-const HELD: usize = 1 << 24;
+pub(crate) const HELD: usize = 1 << 24;
 
 /// Conv in any number of spatial dimensions. Taps in the padding take part as +0.
 pub(crate) struct Conv {
@@ -192,7 +192,7 @@ impl Op for Conv {
 
 impl Conv {
     /// The kernel's extents, of one or two dimensions.
-    fn extents(
+    pub(crate) fn extents(
         &self,
         ctx: &RunCtx<'_>,
         x: &[usize],

@@ -1,17 +1,19 @@
 //! ConvInteger and QLinearConv: exact sums of products in i32, which wraps.
 
+use isobit_kernels::integer::{Bytes, PackedFilters, Requantize, Results, conv};
 use isobit_tensor::{DType, Tensor};
 
 use crate::axes::{bounded, fact, known, settled, volume};
 use crate::cast::convert;
-use crate::conv::Conv;
-use crate::quantize::{saturate, wide};
+use crate::conv::{Conv, HELD};
+use crate::quantize::{bytes, number, of_bytes, saturate};
 use crate::taps::{Axis, Taps};
-use crate::{Fact, Inputs, Op, OpDef, OpError, RunCtx};
+use crate::window::Geometry;
+use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
-    OpDef::onnx("ConvInteger", 10, |ctx| ctx.one(IntegerConv { conv: Conv::new(ctx)?, requantize: false })),
-    OpDef::onnx("QLinearConv", 10, |ctx| ctx.one(IntegerConv { conv: Conv::new(ctx)?, requantize: true })),
+    OpDef::onnx("ConvInteger", 10, |ctx| build(ctx, false)),
+    OpDef::onnx("QLinearConv", 10, |ctx| build(ctx, true)),
 ];
 
 /// Both operands less their zero points, so that padding is 0. QLinearConv then adds the bias and gives
@@ -19,6 +21,50 @@ pub(crate) static FAMILY: &[OpDef] = &[
 struct IntegerConv {
     conv: Conv,
     requantize: bool,
+    /// The weights less their zero points, packed, where both are constant.
+    filters: Option<Filters>,
+}
+
+/// Weights and their extents.
+struct Filters {
+    shape: Vec<usize>,
+    packed: PackedFilters,
+}
+
+fn build(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
+    let mut op = IntegerConv { conv: Conv::new(ctx)?, requantize, filters: None };
+    let [at, _, zero] = op.positions();
+    let zero_known = !ctx.has_input(zero) || ctx.constant(zero).is_some();
+    if let Some(w) = ctx.constant(at).filter(|w| w.rank() > 2 && zero_known) {
+        op.filters = Some(Filters::new(ctx.packs.exec(), w, ctx.constant(zero))?);
+    }
+    ctx.one(op)
+}
+
+/// The bytes of an operand and of its zero points: one, or one for each of `lines` parts.
+fn small<'a>(t: &'a Tensor, zero: Option<&'a Tensor>, lines: usize) -> Result<Bytes<'a>, OpError> {
+    let (values, signed) = bytes(t).ok_or_else(|| OpError::unsupported_type(t.dtype()))?;
+    let Some(zero) = zero else { return Ok(Bytes { values, signed, zeros: &[0] }) };
+    let Some((zeros, _)) = bytes(zero).filter(|_| zero.dtype() == t.dtype()) else {
+        return Err(OpError::input(format!("a zero point of type {} for {}", zero.dtype(), t.dtype())));
+    };
+    match zeros.len() {
+        n if n == 1 || n == lines => Ok(Bytes { values, signed, zeros: if n == 0 { &[0] } else { zeros } }),
+        n => Err(OpError::shape(format!("{n} zero points; expected 1 or {lines}"))),
+    }
+}
+
+impl Filters {
+    fn new(exec: isobit_kernels::Exec<'_>, w: &Tensor, zero: Option<&Tensor>) -> Result<Self, OpError> {
+        bounded([w])?;
+        let shape = w.shape().to_vec();
+        let &[filters, channels, ref kernel @ ..] = &shape[..] else {
+            return Err(OpError::shape(format!("weights of shape {shape:?}")));
+        };
+        let extents = [filters, channels, kernel.iter().product()];
+        let packed = PackedFilters::new(exec, extents, small(w, zero, filters)?);
+        Ok(Self { shape, packed })
+    }
 }
 
 impl IntegerConv {
@@ -27,45 +73,80 @@ impl IntegerConv {
         if self.requantize { [3, 2, 5] } else { [1, 2, 3] }
     }
 
-    fn sums(&self, ctx: &RunCtx<'_>, inputs: &Inputs) -> Result<(Vec<usize>, Vec<i32>), OpError> {
-        let [at, zero_x, zero_w] = self.positions();
-        let (x, w) = (inputs.get(0)?, inputs.get(at)?);
-        bounded([x, w])?;
-        let g = self.conv.geometry(&known(x.shape()), &known(w.shape()))?;
-        let g = g.ok_or_else(|| OpError::shape("unknown extents"))?;
-        let output = settled(g.output.clone())?;
-        let filters = w.shape()[0];
-        let shape = [&[x.shape()[0], filters], &output[..]].concat();
+    /// The sums by way of matrices of windows: any number of dimensions.
+    fn sums(
+        &self,
+        ctx: &RunCtx<'_>,
+        (x, w): (&Tensor, &Filters),
+        g: &Geometry,
+        shape: &[usize],
+        zero: i16,
+    ) -> Result<Vec<i32>, OpError> {
+        let output = &shape[2..];
         let axes =
-            (0..output.len()).map(|d| vec![Axis::forward(&g, d, x.shape()[2 + d], output[d])]).collect();
+            (0..output.len()).map(|d| vec![Axis::forward(g, d, x.shape()[2 + d], output[d])]).collect();
         let taps = Taps {
             groups: self.conv.groups,
-            channels: w.shape()[1],
-            filters: filters / self.conv.groups,
+            channels: w.shape[1],
+            filters: shape[1] / self.conv.groups,
             input: &x.shape()[2..],
             kernel: &g.kernel,
-            output: &output,
+            output,
             filters_first: true,
         };
-        let x = centred(ctx, x, inputs.opt(zero_x), 1)?;
-        let w = centred(ctx, w, inputs.opt(zero_w), filters)?;
-        let sums = taps.run_ints(ctx, axes, &x, &w, &shape)?;
-        Ok((shape, sums))
+        let (values, signed) = bytes(x).ok_or_else(|| OpError::unsupported_type(x.dtype()))?;
+        let less: Vec<i32> = values.iter().map(|&v| i32::from(number(v, signed) - zero)).collect();
+        taps.run_ints(ctx, axes, &less, &w.packed.numbers(), shape)
+    }
+
+    /// What QLinearConv does with the sums.
+    fn requantization(&self, ctx: &RunCtx<'_>, inputs: &Inputs, filters: usize) -> Result<Scaling, OpError> {
+        let floats = |i: usize| -> Result<Vec<f32>, OpError> {
+            Ok(convert(ctx, inputs.get(i)?.clone(), DType::F32)?.into_vec()?)
+        };
+        let (x_scale, w_scale, y_scale) = (floats(1)?, floats(4)?, floats(6)?);
+        let (&[x_scale], &[y_scale]) = (&x_scale[..], &y_scale[..]) else {
+            return Err(OpError::shape("the scales of input and result must be one number each"));
+        };
+        if w_scale.len() != 1 && w_scale.len() != filters {
+            return Err(OpError::shape(format!("{} weight scales for {filters} filters", w_scale.len())));
+        }
+        let zero = inputs.get(7)?;
+        let (zeros, signed) = bytes(zero).ok_or_else(|| OpError::unsupported_type(zero.dtype()))?;
+        let &[byte] = zeros else {
+            return Err(OpError::shape("the zero point of the result must be one number"));
+        };
+        let factors = w_scale.iter().map(|w| x_scale * w / y_scale).collect();
+        Ok(Scaling { factors, zero: number(byte, signed).into(), signed })
     }
 }
 
-/// The integers of a tensor less the zero point: one, or one for each of `rows` equal parts.
-fn centred(ctx: &RunCtx<'_>, t: &Tensor, zero: Option<&Tensor>, rows: usize) -> Result<Vec<i32>, OpError> {
-    if let Some(z) = zero.filter(|z| z.dtype() != t.dtype()) {
-        return Err(OpError::input(format!("a zero point of type {} for {}", z.dtype(), t.dtype())));
+/// See [`Requantize`].
+struct Scaling {
+    factors: Vec<f32>,
+    zero: i32,
+    signed: bool,
+}
+
+impl Scaling {
+    fn apply(
+        &self,
+        ctx: &RunCtx<'_>,
+        shape: &[usize],
+        bias: Option<&[i32]>,
+        sums: &[i32],
+    ) -> Result<Tensor, OpError> {
+        let to = if self.signed { DType::I8 } else { DType::U8 };
+        let (filters, plane) = (shape[1], shape[2..].iter().product::<usize>().max(1));
+        let mut out = ctx.memory.alloc::<u8>(shape)?;
+        for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
+            let filter = i / plane % filters;
+            let sum = s.wrapping_add(bias.map_or(0, |bias| bias[filter]));
+            let factor = self.factors[filter % self.factors.len()];
+            *o = saturate(sum as f32 * factor, self.zero.into(), to)? as u8;
+        }
+        of_bytes(shape, out, self.signed)
     }
-    let zeros = zero.map(|z| wide(ctx, z)).transpose()?.unwrap_or_else(|| vec![0]);
-    if zeros.len() != 1 && zeros.len() != rows {
-        return Err(OpError::shape(format!("{} zero points; expected 1 or {rows}", zeros.len())));
-    }
-    let part = (t.len() / zeros.len()).max(1);
-    let centred = |(i, v): (usize, i64)| v.wrapping_sub(zeros[i / part % zeros.len()]) as i32;
-    Ok(wide(ctx, t)?.into_iter().enumerate().map(centred).collect())
 }
 
 impl Op for IntegerConv {
@@ -88,38 +169,61 @@ impl Op for IntegerConv {
         outputs.first().map_or(0, |f| (f.numel().unwrap_or(0) as u64).saturating_mul(taps))
     }
 
+    fn taken(&self) -> &[usize] {
+        match (&self.filters, self.requantize) {
+            (None, _) => &[],
+            (Some(_), false) => &[1],
+            (Some(_), true) => &[3],
+        }
+    }
+
     fn run(&self, ctx: &RunCtx<'_>, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-        let (shape, mut sums) = self.sums(ctx, &inputs)?;
-        if !self.requantize {
-            return Ok(vec![Tensor::new(&shape, sums)?]);
-        }
-        let (filters, plane) = (shape[1], shape[2..].iter().product::<usize>().max(1));
-        let floats = |i: usize| -> Result<Vec<f32>, OpError> {
-            Ok(convert(ctx, inputs.get(i)?.clone(), DType::F32)?.into_vec()?)
+        let [at, zero_x, zero_w] = self.positions();
+        let x = inputs.get(0)?;
+        bounded([x])?;
+        let made;
+        let w = match &self.filters {
+            Some(w) => w,
+            None => {
+                made = Filters::new(ctx.exec, inputs.get(at)?, inputs.opt(zero_w))?;
+                &made
+            }
         };
-        let (x_scale, w_scale, y_scale) = (floats(1)?, floats(4)?, floats(6)?);
-        let (&[x_scale], &[y_scale]) = (&x_scale[..], &y_scale[..]) else {
-            return Err(OpError::shape("the scales of input and result must be one number each"));
-        };
-        if w_scale.len() != 1 && w_scale.len() != filters {
-            return Err(OpError::shape(format!("{} weight scales for {filters} filters", w_scale.len())));
-        }
-        let factors: Vec<f32> = w_scale.iter().map(|w| x_scale * w / y_scale).collect();
-        if let Some(bias) = inputs.opt(8) {
-            let bias = bias.as_slice::<i32>()?;
-            if bias.len() != filters {
+        let g = self.conv.geometry(&known(x.shape()), &known(&w.shape))?;
+        let g = g.ok_or_else(|| OpError::shape("unknown extents"))?;
+        let filters = w.shape[0];
+        let shape = [&[x.shape()[0], filters], &settled(g.output.clone())?[..]].concat();
+        let left = small(x, inputs.opt(zero_x), 1)?;
+        let bias = match inputs.opt(8).filter(|_| self.requantize).map(Tensor::as_slice::<i32>).transpose()? {
+            Some(bias) if bias.len() != filters => {
                 return Err(OpError::shape(format!("a bias of {} for {filters} filters", bias.len())));
             }
-            sums.iter_mut().enumerate().for_each(|(i, s)| *s = s.wrapping_add(bias[i / plane % filters]));
-        }
-        let to = inputs.get(7)?.dtype();
-        let &[zero] = wide(ctx, inputs.get(7)?)?.as_slice() else {
-            return Err(OpError::shape("the zero point of the result must be one number"));
+            bias => bias,
         };
-        let mut out = ctx.memory.alloc::<i64>(&shape)?;
-        for (i, (o, s)) in out.iter_mut().zip(sums).enumerate() {
-            *o = saturate(s as f32 * factors[i / plane % filters.min(factors.len())], zero, to)?;
-        }
-        Ok(vec![convert(ctx, Tensor::new(&shape, out)?, to)?])
+        // One or two dimensions: the kernel, unless the padding is out of all proportion.
+        let planes = match shape.len() <= 4 {
+            true => Some(self.conv.extents(ctx, x.shape(), &g, &shape)?),
+            false => None,
+        };
+        let planes = planes.filter(|c| c.held() <= HELD.max(4 * x.len()));
+        let scaling = match self.requantize {
+            true => Some(self.requantization(ctx, &inputs, filters)?),
+            false => None,
+        };
+        let Some(c) = planes else {
+            let zero = number(left.zeros[0], left.signed);
+            let sums = self.sums(ctx, (x, w), &g, &shape, zero)?;
+            let Some(scaling) = scaling else { return Ok(vec![Tensor::new(&shape, sums)?]) };
+            return Ok(vec![scaling.apply(ctx, &shape, bias, &sums)?]);
+        };
+        let Some(Scaling { factors, zero, signed }) = scaling else {
+            let mut out = ctx.memory.alloc::<i32>(&shape)?;
+            conv(ctx.exec, &c, left, &w.packed, None, Results::Sums(&mut out));
+            return Ok(vec![Tensor::new(&shape, out)?]);
+        };
+        let mut out = ctx.memory.alloc::<u8>(&shape)?;
+        let requantize = Requantize { factors: &factors, zero, signed };
+        conv(ctx.exec, &c, left, &w.packed, bias, Results::Bytes(&mut out, requantize));
+        Ok(vec![of_bytes(&shape, out, signed)?])
     }
 }

@@ -11,6 +11,7 @@ use crate::axes::{bounded, fact, known, settled, volume};
 use crate::blocked::{Blocked, Blockwise, Role, Value, Wanted, run_plain};
 use crate::entries::images_alone;
 use crate::number::Number;
+use crate::quantize::{as_floats, from_floats};
 use crate::window::{Geometry, Window, two};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx, Tail};
 
@@ -146,6 +147,13 @@ impl Op for Pool {
                 let largest = Largest { indices, columns_first };
                 match t {
                     DType::F64 => largest.run(ctx, &w, x.as_slice()?, f64::NEG_INFINITY, &shape),
+                    // Every byte is a number in f32, and a window without any, being -infinity, goes to the smallest.
+                    DType::I8 | DType::U8 if x.rank() <= 4 && !columns_first => {
+                        let floats = as_floats(ctx, x)?;
+                        let mut out = self.planes(ctx, &floats, &g, &shape)?;
+                        out[0] = from_floats(ctx, &out[0], t)?;
+                        Ok(out)
+                    }
                     DType::I8 => largest.run(ctx, &w, x.as_slice()?, i8::MIN, &shape),
                     DType::U8 => largest.run(ctx, &w, x.as_slice()?, u8::MIN, &shape),
                     t if x.rank() > 4 || columns_first => {

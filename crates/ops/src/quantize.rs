@@ -51,17 +51,33 @@ pub(crate) fn bytes(t: &Tensor) -> Option<(&[u8], bool)> {
 }
 
 /// The number that a byte of such a tensor is.
-fn number(byte: u8, signed: bool) -> i16 {
+pub(crate) fn number(byte: u8, signed: bool) -> i16 {
     if signed { i16::from(byte as i8) } else { i16::from(byte) }
 }
 
 /// A tensor of 8-bit integers from their bytes.
-fn of_bytes(shape: &[usize], bytes: Vec<u8>, signed: bool) -> Result<Tensor, OpError> {
+pub(crate) fn of_bytes(shape: &[usize], bytes: Vec<u8>, signed: bool) -> Result<Tensor, OpError> {
     Ok(if signed {
         Tensor::new(shape, bytemuck::cast_vec::<u8, i8>(bytes))?
     } else {
         Tensor::new(shape, bytes)?
     })
+}
+
+/// A tensor of 8-bit integers in f32.
+pub(crate) fn as_floats(ctx: &RunCtx<'_>, t: &Tensor) -> Result<Tensor, OpError> {
+    let (x, signed) = bytes(t).ok_or_else(|| OpError::unsupported_type(t.dtype()))?;
+    let mut out = ctx.memory.alloc::<f32>(t.shape())?;
+    integer::dequantize(ctx.exec, x, signed, 1.0, 0, &mut out);
+    Ok(Tensor::new(t.shape(), out)?)
+}
+
+/// Integers in f32, and infinities, as 8-bit integers.
+pub(crate) fn from_floats(ctx: &RunCtx<'_>, t: &Tensor, to: DType) -> Result<Tensor, OpError> {
+    let signed = to == DType::I8;
+    let mut out = ctx.memory.alloc::<u8>(t.shape())?;
+    integer::quantize(ctx.exec, t.as_slice::<f32>()?, 1.0, 0, signed, &mut out);
+    of_bytes(t.shape(), out, signed)
 }
 
 struct Linear {

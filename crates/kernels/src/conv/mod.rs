@@ -14,7 +14,7 @@ use crate::shared::Shared;
 use crate::transpose::transpose_into;
 use crate::{Exec, KernelSet, Panels, scratch, strided};
 use depthwise::depthwise;
-use phases::Phases;
+pub(crate) use phases::Phases;
 use windows::Windows;
 
 /// Extents of a 2-D convolution; a 1-D one has height 1.
@@ -43,11 +43,11 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    fn group_channels(&self) -> usize {
+    pub(crate) fn group_channels(&self) -> usize {
         self.channels / self.groups
     }
 
-    fn group_filters(&self) -> usize {
+    pub(crate) fn group_filters(&self) -> usize {
         self.filters / self.groups
     }
 
@@ -56,7 +56,7 @@ impl Conv2d {
         self.group_channels() * self.kernel[0] * self.kernel[1]
     }
 
-    fn pixels(&self) -> usize {
+    pub(crate) fn pixels(&self) -> usize {
         self.output[0] * self.output[1]
     }
 
@@ -67,7 +67,7 @@ impl Conv2d {
     }
 
     /// Whether each output pixel has just the input pixel of the same place.
-    fn is_pointwise(&self) -> bool {
+    pub(crate) fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.strides == [1, 1] && self.pads == [0, 0] && self.input == self.output
     }
 }

@@ -8,17 +8,17 @@ use crate::dispatch::multiversion;
 use crate::strided::{self, SLACK};
 
 /// The extents of the planes of equal phase.
-pub(super) struct Phases {
+pub(crate) struct Phases {
     /// Phases that some tap has, of rows and of columns.
     phases: [usize; 2],
     rows: usize,
-    pub(super) columns: usize,
+    pub(crate) columns: usize,
     /// For each tap, where its run begins for the first output pixel.
-    pub(super) offsets: Vec<usize>,
+    pub(crate) offsets: Vec<usize>,
 }
 
 impl Phases {
-    pub(super) fn new(c: &Conv2d) -> Self {
+    pub(crate) fn new(c: &Conv2d) -> Self {
         let reach = |d: usize| (c.kernel[d] - 1) * c.dilations[d];
         let extent = |d: usize| c.output[d] + reach(d).div_ceil(c.strides[d]);
         let phases = [0, 1].map(|d| c.strides[d].min(reach(d) + 1));
@@ -33,22 +33,27 @@ impl Phases {
     }
 
     /// Elements of all planes of a channel.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.phases[0] * self.phases[1] * self.rows * self.columns
     }
 
     /// Copies a channel in, with zeros where the padding is.
-    pub(super) fn fill(&self, set: KernelSet, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
-        fill(set, self, c, x, padded, true);
+    pub(crate) fn fill(&self, set: KernelSet, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
+        fill(set, self, c, x, padded, Some(0.0));
+    }
+
+    /// As [`Phases::fill`], of 32 bits of anything, with `padding` where the padding is.
+    pub(crate) fn fill_with(&self, set: KernelSet, c: &Conv2d, x: &[f32], padding: f32, padded: &mut [f32]) {
+        fill(set, self, c, x, padded, Some(padding));
     }
 
     /// As [`Phases::fill`], where another channel was before: the padding is left as it is.
-    pub(super) fn refill(&self, set: KernelSet, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
-        fill(set, self, c, x, padded, false);
+    pub(crate) fn refill(&self, set: KernelSet, c: &Conv2d, x: &[f32], padded: &mut [f32]) {
+        fill(set, self, c, x, padded, None);
     }
 
     #[inline(always)]
-    fn fill_body(&self, c: &Conv2d, x: &[f32], padded: &mut [f32], padding: bool) {
+    fn fill_body(&self, c: &Conv2d, x: &[f32], padded: &mut [f32], padding: Option<f32>) {
         let ([sh, sw], [height, width]) = (c.strides, c.input);
         let phases = (0..self.phases[0]).flat_map(|p| (0..self.phases[1]).map(move |q| (p, q)));
         for ((p, q), plane) in phases.zip(padded.chunks_exact_mut(self.rows * self.columns)) {
@@ -56,7 +61,7 @@ impl Phases {
             let first = (q + sw - c.pads[1] % sw) % sw;
             let at = ((first + c.pads[1]) / sw).min(self.columns);
             let count = width.saturating_sub(first).div_ceil(sw).min(self.columns - at);
-            if !padding {
+            let Some(padding) = padding else {
                 // Rows of the image in this phase.
                 let first_row = c.pads[0].saturating_sub(p).div_ceil(sh);
                 for r in first_row..self.rows {
@@ -68,44 +73,44 @@ impl Phases {
                     strided::copy(&x[ih * width + first..], sw, row);
                 }
                 continue;
-            }
+            };
             for r in 0..self.rows {
                 let ih = (r * sh + p).wrapping_sub(c.pads[0]);
                 let (from, to) = (r * self.columns, (r + 1) * self.columns);
                 if ih >= height || count == 0 {
-                    plane[from..to].fill(0.0);
+                    plane[from..to].fill(padding);
                     continue;
                 }
                 let begin = ih * width + first;
                 let whole = count.next_multiple_of(SLACK);
                 if sw == 1 && begin + whole <= x.len() && from + at + whole <= plane.len() {
-                    // What is written past the run's end is zeroed here or written with the next row.
+                    // What is written past the run's end is padded here or written with the next row.
                     strided::run(&x[begin..], &mut plane[from + at..], count);
                 } else {
                     strided::copy(&x[begin..], sw, &mut plane[from + at..from + at + count]);
                 }
-                zero(&mut plane[from..from + at]);
-                zero(&mut plane[from + at + count..to]);
+                pad(&mut plane[from..from + at], padding);
+                pad(&mut plane[from + at + count..to], padding);
             }
         }
     }
 }
 
-/// Zeros, without a call for the short runs of a padding.
+/// Padding, without a call for a short run.
 #[inline(always)]
-fn zero(x: &mut [f32]) {
+fn pad(x: &mut [f32], padding: f32) {
     if x.len() > 4 {
-        return x.fill(0.0);
+        return x.fill(padding);
     }
     for i in 0..4 {
         if i < x.len() {
-            x[i] = 0.0;
+            x[i] = padding;
         }
     }
 }
 
 multiversion! {
-    fn fill(phases: &Phases, c: &Conv2d, x: &[f32], padded: &mut [f32], padding: bool) {
+    fn fill(phases: &Phases, c: &Conv2d, x: &[f32], padded: &mut [f32], padding: Option<f32>) {
         phases.fill_body(c, x, padded, padding);
     }
 }

@@ -27,24 +27,24 @@ pub struct Bytes<'a> {
 
 impl Bytes<'_> {
     /// The zero points.
-    fn numbers(&self) -> impl Iterator<Item = i16> + Clone + '_ {
+    pub(super) fn numbers(&self) -> impl Iterator<Item = i16> + Clone + '_ {
         self.zeros.iter().map(|&z| number(z, self.signed))
     }
 
     /// What is to be added, modulo 256, so that the bytes are of numbers that are signed or not.
-    fn moved(&self, signed: bool) -> u8 {
+    pub(super) fn moved(&self, signed: bool) -> u8 {
         if self.signed == signed { 0 } else { 128 }
     }
 
     /// The zero points of such numbers.
-    fn moved_zeros(&self, signed: bool) -> impl Iterator<Item = i32> + Clone + '_ {
+    pub(super) fn moved_zeros(&self, signed: bool) -> impl Iterator<Item = i32> + Clone + '_ {
         let by = self.moved(signed);
         self.zeros.iter().map(move |z| number(z.wrapping_add(by), signed).into())
     }
 }
 
 /// The number that a byte is.
-fn number(byte: u8, signed: bool) -> i16 {
+pub(super) fn number(byte: u8, signed: bool) -> i16 {
     if signed { i16::from(byte as i8) } else { i16::from(byte) }
 }
 
@@ -117,7 +117,7 @@ multiversion! {
 
 multiversion! {
     /// Words of up to four rows, of bytes moved by `by`. A row that is not there has none.
-    fn pack_four(rows: [&[u8]; 4], by: u8, line: &mut [i32]) {
+    pub(super) fn pack_four(rows: [&[u8]; 4], by: u8, line: &mut [i32]) {
         let [a, b, c, d] = rows;
         let n = line.len();
         if [a, b, c, d].iter().all(|row| row.len() == n) {

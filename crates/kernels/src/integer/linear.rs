@@ -3,11 +3,9 @@
 use crate::Exec;
 use crate::dispatch::multiversion;
 
-/// Rounds `x / scale` to the nearest integer, ties to even, NaN to 0, adds `zero` and limits to `low..=high`, into an 8-bit
-/// number's bits.
+/// Rounds `q` to the nearest integer, ties to even, NaN to 0, adds `zero` and limits to `low..=high`, an 8-bit number's range.
 #[inline(always)]
-fn quantized(x: f32, scale: f32, zero: i32, low: i32, high: i32) -> i32 {
-    let q = x / scale;
+pub(super) fn rounded(q: f32, zero: i32, low: i32, high: i32) -> i32 {
     // Beyond these the result is a limit whatever the zero point.
     let q = if q > 1024.0 { 1024.0 } else { q };
     let q = if q < -1024.0 { -1024.0 } else { q };
@@ -21,7 +19,7 @@ fn quantized(x: f32, scale: f32, zero: i32, low: i32, high: i32) -> i32 {
 multiversion! {
     fn quantize_part(x: &[f32], scale: f32, zero: i32, low: i32, high: i32, y: &mut [u8]) {
         for (y, &x) in y.iter_mut().zip(x) {
-            *y = quantized(x, scale, zero, low, high) as u8;
+            *y = rounded(x / scale, zero, low, high) as u8;
         }
     }
 }

@@ -4,10 +4,12 @@
 //! elsewhere, less their zero points, as i16 in pairs, whose products fit i32.
 
 mod bytes;
+mod conv;
 mod linear;
 mod pairs;
 mod tile;
 
 pub use bytes::{Bytes, PackedBytes, product};
+pub use conv::{PackedFilters, Requantize, Results, conv};
 pub use linear::{dequantize, quantize};
 pub use pairs::{PackedInts, gemm};

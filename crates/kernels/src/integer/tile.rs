@@ -1,5 +1,5 @@
 //! The inner tile of integer products. Both sides are words of 32 bits, each two i16 or four bytes; a step multiplies a word of A by
-//! a word of B, number by number, and adds the products to a sum in i32.
+//! a word of B, number by number, and adds the products to a sum in i32. B is packed in panels, or the windows of an image where they lie.
 
 use crate::shared::Shared;
 use crate::{Exec, KernelSet};
@@ -54,10 +54,10 @@ pub(super) enum Kind {
     /// Two i16.
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]
     Vnni,
-    /// Four bytes, those of A unsigned, those of B signed.
+    /// Four bytes, those of A unsigned and those of B signed; with windows it is the other way round.
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]
     FoursAvx2,
-    /// Four bytes, those of A unsigned, those of B signed.
+    /// As [`Kind::FoursAvx2`].
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]
     FoursAvx512,
 }
@@ -87,8 +87,17 @@ impl Kind {
         }
     }
 
+    /// Numbers of a word.
+    pub(super) fn numbers(self) -> usize {
+        match self {
+            #[cfg(all(target_arch = "x86_64", isobit_avx512))]
+            Kind::FoursAvx2 | Kind::FoursAvx512 => 4,
+            _ => 2,
+        }
+    }
+
     /// Most rows of a tile.
-    fn rows(self) -> usize {
+    pub(super) fn rows(self) -> usize {
         match self {
             #[cfg(all(target_arch = "x86_64", isobit_avx512))]
             Kind::Avx512 | Kind::Vnni | Kind::FoursAvx512 => MR,
@@ -101,18 +110,54 @@ impl Kind {
     fn tile(self, rows: usize, a: &[u8], b: &[i32], start: &[i32; NR], out: &mut [i32], width: usize) {
         let steps = b.len() / NR;
         assert!(rows <= self.rows() && a.len() == rows * steps * 4 && out.len() >= (rows - 1) * width + NR);
+        let t = Tile {
+            steps,
+            a: a.as_ptr(),
+            b: b.as_ptr(),
+            offsets: std::ptr::null(),
+            start: start.as_ptr(),
+            out: out.as_mut_ptr(),
+            width,
+        };
+        // SAFETY: the extents were just checked.
+        unsafe { self.run::<false>(rows, t) };
+    }
+
+    /// Adds to each row's `start`, for the rows of `a` and [`NR`] columns, whose words of each step begin at its offset in `b`. Lines of
+    /// `out` are [`NR`] apart.
+    pub(super) fn windows(self, a: &[u8], b: &[i32], offsets: &Offsets, start: &[i32], out: &mut [i32]) {
+        let (rows, steps) = (start.len(), offsets.steps.len());
+        assert!((1..=self.rows()).contains(&rows) && a.len() == rows * steps * 4 && out.len() == rows * NR);
+        assert!(offsets.end <= b.len());
+        let t = Tile {
+            steps,
+            a: a.as_ptr(),
+            b: b.as_ptr(),
+            offsets: offsets.steps.as_ptr(),
+            start: start.as_ptr(),
+            out: out.as_mut_ptr(),
+            width: NR,
+        };
+        // SAFETY: the extents were just checked.
+        unsafe { self.run::<true>(rows, t) };
+    }
+
+    /// # Safety
+    /// `t` is of this many rows, which the kind has tiles of; the machine has its instructions.
+    unsafe fn run<const WINDOWS: bool>(self, rows: usize, t: Tile) {
         #[cfg(target_arch = "x86_64")]
         macro_rules! by_rows {
             ($f:ident, [$($n:literal)*]) => {
                 match rows {
-                    // SAFETY: the extents were just checked; the instruction sets when the kind was chosen.
-                    $($n => unsafe { $f::<$n>(steps, a.as_ptr(), b.as_ptr(), start, out.as_mut_ptr(), width) },)*
+                    // SAFETY: the caller's promise; the instruction sets were checked when the kind was chosen.
+                    $($n => unsafe { $f::<$n, WINDOWS>(t) },)*
                     _ => unreachable!("tile of {rows} rows"),
                 }
             };
         }
         match self {
-            Kind::Plain => plain(rows, a, b, start, out, width),
+            // SAFETY: the caller's promise.
+            Kind::Plain => unsafe { plain::<WINDOWS>(rows, t) },
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => by_rows!(pairs_avx2, [1 2 3]),
             #[cfg(all(target_arch = "x86_64", isobit_avx512))]
@@ -124,6 +169,44 @@ impl Kind {
             #[cfg(all(target_arch = "x86_64", isobit_avx512))]
             Kind::FoursAvx512 => by_rows!(fours_avx512, [1 2 3 4 5 6 7 8 9 10 11 12]),
         }
+    }
+}
+
+/// Where the lines of each step begin, and where the last one ends.
+pub(super) struct Offsets {
+    steps: Vec<usize>,
+    end: usize,
+}
+
+impl Offsets {
+    pub(super) fn new(steps: Vec<usize>) -> Self {
+        let end = steps.iter().max().map_or(0, |last| last + NR);
+        Self { steps, end }
+    }
+}
+
+/// Operands of a tile: rows of `steps` words of A, one after another, and as many steps of a line of words of B, one after another or where
+/// `offsets` say. Sums begin with a `start` of each column, or with windows of each row, and go to lines of `out` that are `width` apart.
+#[derive(Clone, Copy)]
+struct Tile {
+    steps: usize,
+    a: *const u8,
+    b: *const i32,
+    offsets: *const usize,
+    start: *const i32,
+    out: *mut i32,
+    width: usize,
+}
+
+impl Tile {
+    /// The line of B of a step.
+    ///
+    /// # Safety
+    /// The tile has the step.
+    #[inline(always)]
+    unsafe fn line<const WINDOWS: bool>(&self, step: usize) -> *const i32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.b.add(if WINDOWS { *self.offsets.add(step) } else { step * NR }) }
     }
 }
 
@@ -184,17 +267,23 @@ pub(super) fn product(
 }
 
 /// The definition, for words of two i16.
-fn plain(rows: usize, a: &[u8], b: &[i32], start: &[i32; NR], out: &mut [i32], width: usize) {
-    let steps = b.len() / NR;
+///
+/// # Safety
+/// The tile's pointers are good for its extents.
+unsafe fn plain<const WINDOWS: bool>(rows: usize, t: Tile) {
     let halves = |w: [u8; 4]| [[w[0], w[1]], [w[2], w[3]]].map(|h| i32::from(i16::from_ne_bytes(h)));
-    for (r, row) in out.chunks_mut(width).take(rows).enumerate() {
-        let row = &mut row[..NR];
-        row.copy_from_slice(start);
-        for (a, b) in a[r * steps * 4..][..steps * 4].chunks_exact(4).zip(b.chunks_exact(NR)) {
-            let [a0, a1] = halves([a[0], a[1], a[2], a[3]]);
-            for (o, b) in row.iter_mut().zip(b) {
-                let [b0, b1] = halves(b.to_ne_bytes());
-                *o = o.wrapping_add(a0 * b0).wrapping_add(a1 * b1);
+    for r in 0..rows {
+        // SAFETY: `rows` rows of `steps` words of A, as many lines of B, `rows` lines of results.
+        unsafe {
+            let row = &mut *t.out.add(r * t.width).cast::<[i32; NR]>();
+            *row = if WINDOWS { [*t.start.add(r); NR] } else { *t.start.cast() };
+            for step in 0..t.steps {
+                let [a0, a1] = halves(*t.a.add((r * t.steps + step) * 4).cast());
+                let b = &*t.line::<WINDOWS>(step).cast::<[i32; NR]>();
+                for (o, b) in row.iter_mut().zip(b) {
+                    let [b0, b1] = halves(b.to_ne_bytes());
+                    *o = o.wrapping_add(a0 * b0).wrapping_add(a1 * b1);
+                }
             }
         }
     }
@@ -218,25 +307,21 @@ macro_rules! integer_tile {
     (@ $name:ident, $feature:literal, $lanes:literal, $vector:ty, $load:path, $store:path, $splat:path,
      |$a:ident, $b:ident, $acc:ident| $add:expr) => {
         #[target_feature(enable = $feature)]
-        unsafe fn $name<const R: usize>(
-            steps: usize,
-            a: *const u8,
-            b: *const i32,
-            start: &[i32; NR],
-            out: *mut i32,
-            width: usize,
-        ) {
+        unsafe fn $name<const R: usize, const WINDOWS: bool>(t: Tile) {
             const V: usize = NR / $lanes;
-            // SAFETY: R rows of `steps` words of A, `steps` times 32 words of B, R lines of 32 results.
+            // SAFETY: R rows of `steps` words of A, as many lines of 32 words of B, R lines of 32 results.
             unsafe {
-                let start: [$vector; V] =
-                    std::array::from_fn(|v| $load(start.as_ptr().add(v * $lanes).cast()));
-                let mut acc = [start; R];
+                let mut acc = if WINDOWS {
+                    std::array::from_fn(|r| [$splat(*t.start.add(r)); V])
+                } else {
+                    let start: [$vector; V] = std::array::from_fn(|v| $load(t.start.add(v * $lanes).cast()));
+                    [start; R]
+                };
                 // Every third row has a pointer of its own.
-                let row = 4 * steps;
-                let mut a: [*const u8; 4] = [0, 1, 2, 3].map(|i| a.wrapping_add(3 * i * row));
-                let mut b = b;
-                for _ in 0..steps {
+                let row = 4 * t.steps;
+                let mut a: [*const u8; 4] = [0, 1, 2, 3].map(|i| t.a.wrapping_add(3 * i * row));
+                for step in 0..t.steps {
+                    let b = t.line::<WINDOWS>(step);
                     let columns: [$vector; V] = std::array::from_fn(|v| $load(b.add(v * $lanes).cast()));
                     for r in 0..R {
                         let $a = $splat(a[r / 3].add(r % 3 * row).cast::<i32>().read_unaligned());
@@ -248,11 +333,10 @@ macro_rules! integer_tile {
                     for a in &mut a {
                         *a = a.wrapping_add(4);
                     }
-                    b = b.wrapping_add(NR);
                 }
                 for r in 0..R {
                     for v in 0..V {
-                        $store(out.add(r * width + v * $lanes).cast(), acc[r][v]);
+                        $store(t.out.add(r * t.width + v * $lanes).cast(), acc[r][v]);
                     }
                 }
             }
@@ -273,9 +357,15 @@ integer_tile!(pairs_avx512, "avx512f,avx512bw", __m512i, |a, b, acc| _mm512_add_
 integer_tile!(pairs_vnni, "avx512f,avx512bw,avx512vnni", __m512i, |a, b, acc| _mm512_dpwssd_epi32(acc, a, b));
 
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-integer_tile!(fours_avx2, "avx2,avxvnni", __m256i, |a, b, acc| _mm256_dpbusd_avx_epi32(acc, a, b));
+integer_tile!(fours_avx2, "avx2,avxvnni", __m256i, |a, b, acc| if WINDOWS {
+    _mm256_dpbusd_avx_epi32(acc, b, a)
+} else {
+    _mm256_dpbusd_avx_epi32(acc, a, b)
+});
 
 #[cfg(all(target_arch = "x86_64", isobit_avx512))]
-integer_tile!(fours_avx512, "avx512f,avx512bw,avx512vnni", __m512i, |a, b, acc| _mm512_dpbusd_epi32(
-    acc, a, b
-));
+integer_tile!(fours_avx512, "avx512f,avx512bw,avx512vnni", __m512i, |a, b, acc| if WINDOWS {
+    _mm512_dpbusd_epi32(acc, b, a)
+} else {
+    _mm512_dpbusd_epi32(acc, a, b)
+});

@@ -1,0 +1,380 @@
+//! Convolutions of 8-bit integers less their zero points.
+//!
+//! An image lies in words, each of some channels of a pixel (four bytes, or two i16), in planes of equal phase. There a tap of all windows
+//! is one run whatever the stride, so a tile of filters by pixels reads it in place: no matrix of windows is made. Pixels are counted along
+//! the rows of such a plane, which reach further than those of the output; what is computed in between is dropped.
+
+use super::bytes::{Bytes, number, pack_four};
+use super::linear::rounded;
+use super::tile::{Kind, MR, NR, Offsets};
+use crate::conv::{Conv2d, Phases};
+use crate::dispatch::multiversion;
+use crate::shared::Shared;
+use crate::strided::SLACK;
+use crate::{Exec, scratch};
+
+/// The weights of a convolution, packed.
+#[derive(Debug, Clone)]
+pub struct PackedFilters {
+    kind: Kind,
+    extents: [usize; 3],
+    /// For each filter, over (channels of a word, tap).
+    words: Vec<u8>,
+    /// Words of bytes: the sum of each filter's weights.
+    sums: Vec<i32>,
+}
+
+/// What becomes of the sums.
+pub enum Results<'a> {
+    /// They are the result.
+    Sums(&'a mut [i32]),
+    /// 8-bit integers: see [`Requantize`].
+    Bytes(&'a mut [u8], Requantize<'a>),
+}
+
+/// A sum in f32 times its filter's factor, rounded to nearest even (NaN as 0), plus the zero point, limited to the range.
+#[derive(Debug, Clone, Copy)]
+pub struct Requantize<'a> {
+    /// One, or one for each filter.
+    pub factors: &'a [f32],
+    /// The zero point.
+    pub zero: i32,
+    /// Whether results are i8 (as their bits) rather than u8.
+    pub signed: bool,
+}
+
+impl PackedFilters {
+    /// Packs weights `w[filters, channels, taps]`, the channels being those of a group, with one zero point or one for each filter.
+    ///
+    /// # Panics
+    /// When there are not as many weights, or no zero point.
+    pub fn new(exec: Exec<'_>, [filters, channels, taps]: [usize; 3], w: Bytes<'_>) -> Self {
+        assert!(w.values.len() == filters * channels * taps && !w.zeros.is_empty());
+        // Words of bytes have no room for the difference from a zero point.
+        let fours = Kind::fours(exec.set()).filter(|_| w.moved_zeros(true).all(|zero| zero == 0));
+        let kind = fours.unwrap_or(Kind::pairs(exec.set()));
+        let numbers = kind.numbers();
+        let row = channels.div_ceil(numbers) * taps * 4;
+        let mut words = vec![0; filters * row];
+        let by = w.moved(true);
+        let zeros: Vec<i16> = w.numbers().collect();
+        crate::split::rows(exec, &mut words, row.max(1), 1 << 16, |first, part| {
+            for (f, part) in (first..).zip(part.chunks_exact_mut(row)) {
+                let values = &w.values[f * channels * taps..][..channels * taps];
+                if fours.is_some() {
+                    pack_bytes(exec.set(), values, taps, by, part);
+                } else {
+                    pack_pairs(values, taps, w.signed, zeros[f % zeros.len()], part);
+                }
+            }
+        });
+        let rows = words.chunks_exact(row.max(1)).filter(|_| fours.is_some());
+        let mut sums: Vec<i32> = rows.map(|row| sum(exec.set(), row)).collect();
+        if fours.is_some() {
+            // Without channels there are no rows.
+            sums.resize(filters, 0);
+        }
+        Self { kind, extents: [filters, channels, taps], words, sums }
+    }
+
+    /// The weights less their zero points.
+    pub fn numbers(&self) -> Vec<i32> {
+        let [filters, channels, taps] = self.extents;
+        let mut numbers = Vec::with_capacity(filters * channels * taps);
+        for row in self.words.chunks_exact((self.steps() * 4).max(1)) {
+            for i in 0..channels * taps {
+                let (channel, tap) = (i / taps, i % taps);
+                let word = &row[(channel / self.kind.numbers() * taps + tap) * 4..][..4];
+                numbers.push(match self.kind.numbers() {
+                    4 => i32::from(word[channel % 4] as i8),
+                    _ => i32::from(i16::from_ne_bytes([word[channel % 2 * 2], word[channel % 2 * 2 + 1]])),
+                });
+            }
+        }
+        numbers
+    }
+
+    /// Words of a filter: (channels of a word, tap).
+    fn steps(&self) -> usize {
+        self.extents[1].div_ceil(self.kind.numbers()) * self.extents[2]
+    }
+}
+
+multiversion! {
+    /// A filter's weights, moved by `by`, with four channels of a tap side by side.
+    fn pack_bytes(values: &[u8], taps: usize, by: u8, row: &mut [u8]) {
+        if taps == 1 {
+            for (to, v) in row.iter_mut().zip(values) {
+                *to = v.wrapping_add(by);
+            }
+            return;
+        }
+        for (four, to) in values.chunks(4 * taps).zip(row.chunks_exact_mut(4 * taps)) {
+            for (channel, values) in four.chunks_exact(taps).enumerate() {
+                for (word, v) in to.chunks_exact_mut(4).zip(values) {
+                    word[channel] = v.wrapping_add(by);
+                }
+            }
+        }
+    }
+}
+
+/// A filter's weights less their zero point, with two channels of a tap side by side.
+fn pack_pairs(values: &[u8], taps: usize, signed: bool, zero: i16, row: &mut [u8]) {
+    for (two, to) in values.chunks(2 * taps).zip(row.chunks_exact_mut(4 * taps)) {
+        for (channel, values) in two.chunks_exact(taps).enumerate() {
+            for (word, &v) in to.chunks_exact_mut(4).zip(values) {
+                word[2 * channel..][..2].copy_from_slice(&(number(v, signed) - zero).to_ne_bytes());
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// The sum of i8.
+    fn sum(row: &[u8]) -> i32 {
+        row.iter().fold(0i32, |sum, &v| sum.wrapping_add(i32::from(v as i8)))
+    }
+}
+
+/// The convolution of `x`, which has one zero point, with `bias` (one for each filter, or none) added to the sums, which wrap.
+///
+/// # Panics
+/// When a slice does not have the length that the extents say, or the filters were packed for others.
+pub fn conv(
+    exec: Exec<'_>,
+    c: &Conv2d,
+    x: Bytes<'_>,
+    w: &PackedFilters,
+    bias: Option<&[i32]>,
+    mut results: Results<'_>,
+) {
+    let (plane, pixels) = (c.input[0] * c.input[1], c.pixels());
+    let (channels, filters) = (c.group_channels(), c.group_filters());
+    let len = match &results {
+        Results::Sums(y) => y.len(),
+        Results::Bytes(y, requantize) => {
+            assert!(requantize.factors.len() == 1 || requantize.factors.len() == c.filters);
+            y.len()
+        }
+    };
+    assert!(x.values.len() == c.batch * c.channels * plane && x.zeros.len() == 1);
+    assert!(len == c.batch * c.filters * pixels && bias.is_none_or(|b| b.len() == c.filters));
+    let words = channels.div_ceil(w.kind.numbers());
+    assert_eq!(w.extents, [c.filters, channels, c.kernel[0] * c.kernel[1]]);
+    let steps = w.steps();
+    if len == 0 {
+        return;
+    }
+    let zero = x.moved_zeros(false).next().unwrap_or(0);
+    let starts: Vec<i32> = (0..c.filters)
+        .map(|f| {
+            let sum = w.sums.get(f).map_or(0, |sum| sum.wrapping_mul(zero));
+            bias.map_or(0, |b| b[f]).wrapping_sub(sum)
+        })
+        .collect();
+    let image = Image::new(c, words);
+    let mut planes = scratch::take();
+    let planes = scratch::sized(&mut planes, image.len());
+    for part in 0..c.batch * c.groups {
+        let (n, g) = (part / c.groups, part % c.groups);
+        let own = &x.values[(n * c.channels + g * channels) * plane..][..channels * plane];
+        image.fill(exec, c, w.kind, Bytes { values: own, ..x }, planes);
+        let first = g * filters;
+        let product = Product {
+            kind: w.kind,
+            steps,
+            rows: &w.words[first * steps * 4..][..filters * steps * 4],
+            starts: &starts[first..][..filters],
+            image: &image,
+            planes: as_words(planes),
+            output: if image.phases.is_some() { c.output } else { [1, pixels] },
+        };
+        let at = (n * c.filters + first) * pixels;
+        match &mut results {
+            Results::Sums(y) => {
+                product.run(exec, &mut y[at..][..filters * pixels], |_, sums, y| y.copy_from_slice(sums));
+            }
+            Results::Bytes(y, requantize) => {
+                let Requantize { factors, zero, signed } = *requantize;
+                let factors = if factors.len() == 1 { factors } else { &factors[first..][..filters] };
+                product.run(exec, &mut y[at..][..filters * pixels], |filter, sums, y| {
+                    let factors = if factors.len() == 1 { factors } else { &factors[filter..] };
+                    requantized(exec.set(), sums, factors, zero, signed, y);
+                });
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Lines of [`NR`] sums, each with its factor or all with one.
+    fn requantized(sums: &[i32], factors: &[f32], zero: i32, signed: bool, y: &mut [u8]) {
+        let (low, high) = if signed { (-128, 127) } else { (0, 255) };
+        let factors = factors.iter().cycle();
+        for ((sums, y), &factor) in sums.chunks_exact(NR).zip(y.chunks_exact_mut(NR)).zip(factors) {
+            for (y, &sum) in y.iter_mut().zip(sums) {
+                *y = rounded(sum as f32 * factor, zero, low, high) as u8;
+            }
+        }
+    }
+}
+
+/// 32 bits of anything as words.
+fn as_words(x: &mut [f32]) -> &mut [i32] {
+    // SAFETY: of one size and alignment, and every pattern is a number of either.
+    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
+}
+
+/// Where the words of a group's channels are.
+struct Image {
+    /// None where every output pixel has just the input pixel of the same place.
+    phases: Option<Phases>,
+    /// Words of a pixel, elements of the planes of one of them, and of a line of the planes.
+    words: usize,
+    plane: usize,
+    columns: usize,
+    /// For each step of a chain, where its run begins for the first output pixel.
+    offsets: Offsets,
+}
+
+impl Image {
+    fn new(c: &Conv2d, words: usize) -> Self {
+        let phases = (!c.is_pointwise()).then(|| Phases::new(c));
+        let (plane, columns) =
+            phases.as_ref().map_or((c.pixels(), c.pixels()), |phases| (phases.len(), phases.columns));
+        let taps = phases.as_ref().map_or(&[0][..], |phases| &phases.offsets);
+        let steps = (0..words).flat_map(|w| taps.iter().map(move |tap| w * plane + tap));
+        let offsets = Offsets::new(steps.collect());
+        Self { phases, words, plane, columns, offsets }
+    }
+
+    /// Elements: a tile reads lines of [`NR`] pixels, the last of them past the end.
+    fn len(&self) -> usize {
+        self.words * self.plane + NR.max(SLACK)
+    }
+
+    /// Writes the words of a group's channels.
+    fn fill(&self, exec: Exec<'_>, c: &Conv2d, kind: Kind, x: Bytes<'_>, planes: &mut [f32]) {
+        let plane = c.input[0] * c.input[1];
+        let pieces = if x.values.len() < 1 << 15 { 1 } else { self.words.min(4 * exec.pool().threads()) };
+        let planes = Shared::new(planes);
+        exec.pool().for_each(pieces, &|piece| {
+            let mut line = scratch::take();
+            for word in piece * self.words / pieces..(piece + 1) * self.words / pieces {
+                // SAFETY: the planes of this word belong to this piece alone.
+                let to = unsafe { planes.slice(word * self.plane, self.plane) };
+                let first = word * kind.numbers();
+                let rows =
+                    std::array::from_fn(|i| match first + i < c.group_channels() && i < kind.numbers() {
+                        true => &x.values[(first + i) * plane..][..plane],
+                        false => &[][..],
+                    });
+                let Some(phases) = &self.phases else {
+                    interleave(exec, kind, x, rows, as_words(to));
+                    continue;
+                };
+                let line = scratch::sized(&mut line, plane);
+                interleave(exec, kind, x, rows, as_words(line));
+                phases.fill_with(exec.set(), c, line, padding(kind, x), to);
+            }
+            scratch::give(line);
+        });
+    }
+}
+
+/// The words of up to four channels.
+fn interleave(exec: Exec<'_>, kind: Kind, x: Bytes<'_>, rows: [&[u8]; 4], words: &mut [i32]) {
+    if kind.numbers() == 4 {
+        return pack_four(exec.set(), rows, x.moved(false), words);
+    }
+    let zero = x.numbers().next().unwrap_or(0);
+    pack_two(exec.set(), rows[0], rows[1], x.signed, zero, words);
+}
+
+multiversion! {
+    /// Words of one or two rows less their zero point.
+    fn pack_two(a: &[u8], b: &[u8], signed: bool, zero: i16, words: &mut [i32]) {
+        let word = |a: i16, b: i16| {
+            let ([a, b], [c, d]) = (a.to_ne_bytes(), b.to_ne_bytes());
+            i32::from_ne_bytes([a, b, c, d])
+        };
+        if b.is_empty() {
+            for (word_, &a) in words.iter_mut().zip(a) {
+                *word_ = word(number(a, signed) - zero, 0);
+            }
+            return;
+        }
+        for ((word_, &a), &b) in words.iter_mut().zip(a).zip(b) {
+            *word_ = word(number(a, signed) - zero, number(b, signed) - zero);
+        }
+    }
+}
+
+/// The word of a pixel outside of the image: zero points.
+fn padding(kind: Kind, x: Bytes<'_>) -> f32 {
+    let zero = x.moved_zeros(false).next().unwrap_or(0) as u8;
+    f32::from_bits(if kind.numbers() == 4 { u32::from_ne_bytes([zero; 4]) } else { 0 })
+}
+
+/// The products of a group's filters and the windows of an image.
+struct Product<'a> {
+    kind: Kind,
+    steps: usize,
+    rows: &'a [u8],
+    starts: &'a [i32],
+    image: &'a Image,
+    planes: &'a [i32],
+    output: [usize; 2],
+}
+
+impl Product<'_> {
+    /// Writes `y`, `[filters, pixels]`; `finish(first filter, sums, results)` turns lines of [`NR`] sums into results.
+    fn run<T: Copy + Default + Send>(
+        &self,
+        exec: Exec<'_>,
+        y: &mut [T],
+        finish: impl Fn(usize, &[i32], &mut [T]) + Sync,
+    ) {
+        let (filters, [height, width], columns) = (self.starts.len(), self.output, self.image.columns);
+        let tiles = filters.div_ceil(self.kind.rows());
+        // Output pixels from the first to the last, along the lines of the planes.
+        let run = (height - 1) * columns + width;
+        let panels = run.div_ceil(NR);
+        let items = tiles * panels;
+        let threads = exec.pool().threads();
+        let pieces =
+            if threads == 1 || filters * run * self.steps < 1 << 16 { 1 } else { items.min(4 * threads) };
+        let y = Shared::new(y);
+        exec.pool().for_each(pieces, &|piece| {
+            let (mut sums, mut lines) = ([0; MR * NR], [T::default(); MR * NR]);
+            for item in piece * items / pieces..(piece + 1) * items / pieces {
+                let (tile, panel) = (item / panels, item % panels);
+                let (first, end) = (tile * filters / tiles, (tile + 1) * filters / tiles);
+                let (count, at) = (end - first, panel * NR);
+                let rows = &self.rows[first * self.steps * 4..end * self.steps * 4];
+                let (sums, lines) = (&mut sums[..count * NR], &mut lines[..count * NR]);
+                self.kind.windows(
+                    rows,
+                    &self.planes[at..],
+                    &self.image.offsets,
+                    &self.starts[first..end],
+                    sums,
+                );
+                finish(first, sums, lines);
+                // The pixels of this panel, by lines of the output.
+                let (mut from, last) = (at, run.min(at + NR));
+                while from < last {
+                    let (row, column) = (from / columns, from % columns);
+                    let count = width.saturating_sub(column).min(last - from);
+                    for (i, line) in lines.chunks_exact(NR).enumerate().filter(|_| count > 0) {
+                        let to = ((first + i) * height + row) * width + column;
+                        // SAFETY: no other item has these pixels of these filters.
+                        unsafe { y.slice(to, count) }.copy_from_slice(&line[from - at..][..count]);
+                    }
+                    from += columns - column;
+                }
+            }
+        });
+    }
+}
