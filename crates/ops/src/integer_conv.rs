@@ -1,5 +1,6 @@
 //! ConvInteger and QLinearConv: exact sums of products in i32, which wraps.
 
+use isobit_kernels::Exec;
 use isobit_kernels::integer::{Bytes, PackedFilters, Requantize, Results, conv};
 use isobit_tensor::{DType, Tensor};
 
@@ -36,7 +37,7 @@ fn build(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
     let [at, _, zero] = op.positions();
     let zero_known = !ctx.has_input(zero) || ctx.constant(zero).is_some();
     if let Some(w) = ctx.constant(at).filter(|w| w.rank() > 2 && zero_known) {
-        op.filters = Some(Filters::new(ctx.packs.exec(), w, ctx.constant(zero))?);
+        op.filters = Some(Filters::new(ctx.packs.exec(), op.conv.groups, w, ctx.constant(zero))?);
     }
     ctx.one(op)
 }
@@ -55,14 +56,14 @@ fn small<'a>(t: &'a Tensor, zero: Option<&'a Tensor>, lines: usize) -> Result<By
 }
 
 impl Filters {
-    fn new(exec: isobit_kernels::Exec<'_>, w: &Tensor, zero: Option<&Tensor>) -> Result<Self, OpError> {
+    fn new(exec: Exec<'_>, groups: usize, w: &Tensor, zero: Option<&Tensor>) -> Result<Self, OpError> {
         bounded([w])?;
         let shape = w.shape().to_vec();
         let &[filters, channels, ref kernel @ ..] = &shape[..] else {
             return Err(OpError::shape(format!("weights of shape {shape:?}")));
         };
         let extents = [filters, channels, kernel.iter().product()];
-        let packed = PackedFilters::new(exec, extents, small(w, zero, filters)?);
+        let packed = PackedFilters::new(exec, groups, extents, small(w, zero, filters)?);
         Ok(Self { shape, packed })
     }
 }
@@ -185,7 +186,7 @@ impl Op for IntegerConv {
         let w = match &self.filters {
             Some(w) => w,
             None => {
-                made = Filters::new(ctx.exec, inputs.get(at)?, inputs.opt(zero_w))?;
+                made = Filters::new(ctx.exec, self.conv.groups, inputs.get(at)?, inputs.opt(zero_w))?;
                 &made
             }
         };

@@ -1,6 +1,6 @@
 //! MatMulInteger and QLinearMatMul: exact sums of products in i32, which wraps.
 
-use isobit_kernels::integer::{Bytes, PackedBytes, product};
+use isobit_kernels::integer::{Bytes, PackedBytes, Requantize, product, requantize};
 use isobit_tensor::{DType, Tensor};
 
 use crate::axes::fact;
@@ -10,7 +10,7 @@ use crate::fold::fold;
 use crate::matmul;
 use crate::narrow::Rounding;
 use crate::product::Product as _;
-use crate::quantize::{bytes, saturate, wide};
+use crate::quantize::{bytes, number, of_bytes, saturate, wide};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
@@ -255,6 +255,27 @@ fn factors(
     Ok(move |i| a.at(i) * b.at(i) / y.at(i))
 }
 
+/// The result in 8 bits from the sums, where A and Y have one scale each, Y one zero point and B scales for all or for columns.
+fn by_columns(
+    ctx: &RunCtx<'_>,
+    inputs: &Inputs,
+    n: usize,
+    shape: &[usize],
+    sums: &[i32],
+) -> Result<Option<Tensor>, OpError> {
+    let (a, b, y) = (single(ctx, inputs, 1)?, single(ctx, inputs, 4)?, single(ctx, inputs, 6)?);
+    let zero = bytes(inputs.get(7)?);
+    let (&[a], &[y], Some((&[zero], signed))) = (&a[..], &y[..], zero) else { return Ok(None) };
+    if b.len() != 1 && b.len() != n {
+        return Ok(None);
+    }
+    let factors: Vec<f32> = b.iter().map(|b| a * b / y).collect();
+    let mut out = ctx.memory.alloc::<u8>(shape)?;
+    let how = Requantize { factors: &factors, zero: number(zero, signed).into(), signed };
+    requantize(ctx.exec, n, sums, how, &mut out);
+    Ok(Some(of_bytes(shape, out, signed)?))
+}
+
 /// The small floats that QLinearMatMul takes.
 const FLOATS: [DType; 4] = [DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ];
 
@@ -300,6 +321,9 @@ impl Product {
         shape.extend((ranks.1 > 1).then_some(n));
         if !self.requantize {
             return Ok(vec![Tensor::new(&shape, out)?]);
+        }
+        if let Some(y) = by_columns(ctx, inputs, n, &shape, &out)? {
+            return Ok(vec![y]);
         }
         let factor = factors(ctx, inputs, (m, n), out.len())?;
         let to = inputs.get(7)?.dtype();

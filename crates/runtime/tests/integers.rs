@@ -60,7 +60,7 @@ impl Build {
         let ops = model.graph.nodes.iter().map(|n| n.op.clone()).filter(|op| op != "DequantizeLinear");
         let ops = ops.collect();
         let session = Session::load(model, &Options::default().threads(2)).unwrap();
-        let result = session.run(self.inputs.iter().cloned().collect(), &RunOptions::default()).unwrap();
+        let result = session.run(self.inputs.to_vec(), &RunOptions::default()).unwrap();
         (ops, result.outputs.into_iter().map(|(_, t)| t).collect())
     }
 }

@@ -3,12 +3,16 @@
 //! An image lies in words, each of some channels of a pixel (four bytes, or two i16), in planes of equal phase. There a tap of all windows
 //! is one run whatever the stride, so a tile of filters by pixels reads it in place: no matrix of windows is made. Pixels are counted along
 //! the rows of such a plane, which reach further than those of the output; what is computed in between is dropped.
+//!
+//! One filter a channel leaves nothing to put in a word. Its few products add up to less than 2^24, so that f32 is exact: there the sums are
+//! those of the convolution in f32.
 
 use super::bytes::{Bytes, number, pack_four};
-use super::linear::rounded;
+use super::linear::{Requantize, rounded};
 use super::tile::{Kind, MR, NR, Offsets};
-use crate::conv::{Conv2d, Phases};
+use crate::conv::{Conv2d, Phases, conv2d};
 use crate::dispatch::multiversion;
+use crate::gemm::Epilogue;
 use crate::shared::Shared;
 use crate::strided::SLACK;
 use crate::{Exec, scratch};
@@ -16,40 +20,43 @@ use crate::{Exec, scratch};
 /// The weights of a convolution, packed.
 #[derive(Debug, Clone)]
 pub struct PackedFilters {
-    kind: Kind,
     extents: [usize; 3],
-    /// For each filter, over (channels of a word, tap).
-    words: Vec<u8>,
-    /// Words of bytes: the sum of each filter's weights.
-    sums: Vec<i32>,
+    form: Form,
 }
+
+#[derive(Debug, Clone)]
+enum Form {
+    /// One filter a channel: less their zero points.
+    Floats(Vec<f32>),
+    /// For each filter, over (channels of a word, tap). Words of bytes: the sum of each filter's weights, too.
+    Words { kind: Kind, words: Vec<u8>, sums: Vec<i32> },
+}
+
+/// Most taps whose products add up to less than 2^24.
+const EXACT: usize = (1 << 24) / (255 * 255);
 
 /// What becomes of the sums.
 pub enum Results<'a> {
     /// They are the result.
     Sums(&'a mut [i32]),
-    /// 8-bit integers: see [`Requantize`].
+    /// 8-bit integers, with factors for filters.
     Bytes(&'a mut [u8], Requantize<'a>),
 }
 
-/// A sum in f32 times its filter's factor, rounded to nearest even (NaN as 0), plus the zero point, limited to the range.
-#[derive(Debug, Clone, Copy)]
-pub struct Requantize<'a> {
-    /// One, or one for each filter.
-    pub factors: &'a [f32],
-    /// The zero point.
-    pub zero: i32,
-    /// Whether results are i8 (as their bits) rather than u8.
-    pub signed: bool,
-}
-
 impl PackedFilters {
-    /// Packs weights `w[filters, channels, taps]`, the channels being those of a group, with one zero point or one for each filter.
+    /// Packs weights `w[filters, channels, taps]`, of `groups` groups, the channels being those of one, with one zero point or one for each
+    /// filter.
     ///
     /// # Panics
     /// When there are not as many weights, or no zero point.
-    pub fn new(exec: Exec<'_>, [filters, channels, taps]: [usize; 3], w: Bytes<'_>) -> Self {
+    pub fn new(exec: Exec<'_>, groups: usize, extents: [usize; 3], w: Bytes<'_>) -> Self {
+        let [filters, channels, taps] = extents;
         assert!(w.values.len() == filters * channels * taps && !w.zeros.is_empty());
+        let zeros: Vec<i16> = w.numbers().collect();
+        if channels == 1 && filters == groups && taps <= EXACT {
+            let less = |(i, &v)| f32::from(number(v, w.signed) - zeros[i / taps % zeros.len()]);
+            return Self { extents, form: Form::Floats(w.values.iter().enumerate().map(less).collect()) };
+        }
         // Words of bytes have no room for the difference from a zero point.
         let fours = Kind::fours(exec.set()).filter(|_| w.moved_zeros(true).all(|zero| zero == 0));
         let kind = fours.unwrap_or(Kind::pairs(exec.set()));
@@ -57,7 +64,6 @@ impl PackedFilters {
         let row = channels.div_ceil(numbers) * taps * 4;
         let mut words = vec![0; filters * row];
         let by = w.moved(true);
-        let zeros: Vec<i16> = w.numbers().collect();
         crate::split::rows(exec, &mut words, row.max(1), 1 << 16, |first, part| {
             for (f, part) in (first..).zip(part.chunks_exact_mut(row)) {
                 let values = &w.values[f * channels * taps..][..channels * taps];
@@ -74,29 +80,26 @@ impl PackedFilters {
             // Without channels there are no rows.
             sums.resize(filters, 0);
         }
-        Self { kind, extents: [filters, channels, taps], words, sums }
+        Self { extents, form: Form::Words { kind, words, sums } }
     }
 
     /// The weights less their zero points.
     pub fn numbers(&self) -> Vec<i32> {
-        let [filters, channels, taps] = self.extents;
-        let mut numbers = Vec::with_capacity(filters * channels * taps);
-        for row in self.words.chunks_exact((self.steps() * 4).max(1)) {
-            for i in 0..channels * taps {
-                let (channel, tap) = (i / taps, i % taps);
-                let word = &row[(channel / self.kind.numbers() * taps + tap) * 4..][..4];
-                numbers.push(match self.kind.numbers() {
-                    4 => i32::from(word[channel % 4] as i8),
-                    _ => i32::from(i16::from_ne_bytes([word[channel % 2 * 2], word[channel % 2 * 2 + 1]])),
-                });
+        let [_, channels, taps] = self.extents;
+        let (kind, words) = match &self.form {
+            Form::Floats(weights) => return weights.iter().map(|&w| w as i32).collect(),
+            Form::Words { kind, words, .. } => (*kind, words),
+        };
+        let number = |row: &[u8], i: usize| {
+            let (channel, tap) = (i / taps, i % taps);
+            let word = &row[(channel / kind.numbers() * taps + tap) * 4..][..4];
+            match kind.numbers() {
+                4 => i32::from(word[channel % 4] as i8),
+                _ => i32::from(i16::from_ne_bytes([word[channel % 2 * 2], word[channel % 2 * 2 + 1]])),
             }
-        }
-        numbers
-    }
-
-    /// Words of a filter: (channels of a word, tap).
-    fn steps(&self) -> usize {
-        self.extents[1].div_ceil(self.kind.numbers()) * self.extents[2]
+        };
+        let rows = words.chunks_exact((channels.div_ceil(kind.numbers()) * taps * 4).max(1));
+        rows.flat_map(|row| (0..channels * taps).map(move |i| number(row, i))).collect()
     }
 }
 
@@ -160,31 +163,35 @@ pub fn conv(
     };
     assert!(x.values.len() == c.batch * c.channels * plane && x.zeros.len() == 1);
     assert!(len == c.batch * c.filters * pixels && bias.is_none_or(|b| b.len() == c.filters));
-    let words = channels.div_ceil(w.kind.numbers());
     assert_eq!(w.extents, [c.filters, channels, c.kernel[0] * c.kernel[1]]);
-    let steps = w.steps();
     if len == 0 {
         return;
     }
+    let (kind, words, sums) = match &w.form {
+        Form::Floats(w) => return depthwise(exec, c, x, w, bias, results),
+        Form::Words { kind, words, sums } => (*kind, words, sums),
+    };
     let zero = x.moved_zeros(false).next().unwrap_or(0);
     let starts: Vec<i32> = (0..c.filters)
         .map(|f| {
-            let sum = w.sums.get(f).map_or(0, |sum| sum.wrapping_mul(zero));
+            let sum = sums.get(f).map_or(0, |sum| sum.wrapping_mul(zero));
             bias.map_or(0, |b| b[f]).wrapping_sub(sum)
         })
         .collect();
-    let image = Image::new(c, words);
+    let of_pixel = channels.div_ceil(kind.numbers());
+    let steps = of_pixel * w.extents[2];
+    let image = Image::new(c, of_pixel);
     let mut planes = scratch::take();
     let planes = scratch::sized(&mut planes, image.len());
     for part in 0..c.batch * c.groups {
         let (n, g) = (part / c.groups, part % c.groups);
         let own = &x.values[(n * c.channels + g * channels) * plane..][..channels * plane];
-        image.fill(exec, c, w.kind, Bytes { values: own, ..x }, planes);
+        image.fill(exec, c, kind, Bytes { values: own, ..x }, planes);
         let first = g * filters;
         let product = Product {
-            kind: w.kind,
+            kind,
             steps,
-            rows: &w.words[first * steps * 4..][..filters * steps * 4],
+            rows: &words[first * steps * 4..][..filters * steps * 4],
             starts: &starts[first..][..filters],
             image: &image,
             planes: as_words(planes),
@@ -203,6 +210,64 @@ pub fn conv(
                     requantized(exec.set(), sums, factors, zero, signed, y);
                 });
             }
+        }
+    }
+}
+
+/// One filter a channel: an image at a time in f32.
+fn depthwise(
+    exec: Exec<'_>,
+    c: &Conv2d,
+    x: Bytes<'_>,
+    w: &[f32],
+    bias: Option<&[i32]>,
+    mut results: Results<'_>,
+) {
+    let (plane, pixels) = (c.input[0] * c.input[1], c.pixels());
+    let zero = x.numbers().next().unwrap_or(0).into();
+    let (mut floats, mut sums) = (scratch::take(), scratch::take());
+    let one = Conv2d { batch: 1, ..*c };
+    for n in 0..c.batch {
+        let floats = scratch::sized(&mut floats, c.channels * plane);
+        let sums = scratch::sized(&mut sums, c.filters * pixels);
+        super::dequantize(exec, &x.values[n * floats.len()..][..floats.len()], x.signed, 1.0, zero, floats);
+        conv2d(exec, &one, floats, w, None, &Epilogue::default(), sums);
+        let (own, sums) = (n * sums.len()..(n + 1) * sums.len(), &*sums);
+        let start = |f: usize| bias.map_or(0, |b| b[f]);
+        match &mut results {
+            Results::Sums(y) => crate::split::rows(exec, &mut y[own], pixels, 1 << 14, |first, y| {
+                for (f, y) in (first..).zip(y.chunks_exact_mut(pixels)) {
+                    whole(exec.set(), &sums[f * pixels..][..pixels], start(f), y);
+                }
+            }),
+            Results::Bytes(y, r) => crate::split::rows(exec, &mut y[own], pixels, 1 << 14, |first, y| {
+                for (f, y) in (first..).zip(y.chunks_exact_mut(pixels)) {
+                    let factor = r.factors[f % r.factors.len()];
+                    let sums = &sums[f * pixels..][..pixels];
+                    requantized_floats(exec.set(), sums, start(f), factor, r.zero, r.signed, y);
+                }
+            }),
+        }
+    }
+    scratch::give(floats);
+    scratch::give(sums);
+}
+
+multiversion! {
+    /// Sums that are integers, and what is added to them.
+    fn whole(sums: &[f32], start: i32, y: &mut [i32]) {
+        for (y, &sum) in y.iter_mut().zip(sums) {
+            *y = (sum as i32).wrapping_add(start);
+        }
+    }
+}
+
+multiversion! {
+    /// As [`requantized`], of sums that are integers, to which `start` is added.
+    fn requantized_floats(sums: &[f32], start: i32, factor: f32, zero: i32, signed: bool, y: &mut [u8]) {
+        let (low, high) = if signed { (-128, 127) } else { (0, 255) };
+        for (y, &sum) in y.iter_mut().zip(sums) {
+            *y = rounded((sum as i32).wrapping_add(start) as f32 * factor, zero, low, high) as u8;
         }
     }
 }

@@ -61,3 +61,47 @@ pub fn dequantize(exec: Exec<'_>, x: &[u8], signed: bool, scale: f32, zero: i32,
         dequantize_part(exec.set(), &x[at..at + y.len()], signed, scale, zero, y);
     });
 }
+
+/// A sum in f32 times its factor, rounded to nearest even (NaN as 0), plus the zero point, limited to the range.
+#[derive(Debug, Clone, Copy)]
+pub struct Requantize<'a> {
+    /// One, or one for each filter or column.
+    pub factors: &'a [f32],
+    /// The zero point.
+    pub zero: i32,
+    /// Whether results are i8 (as their bits) rather than u8.
+    pub signed: bool,
+}
+
+multiversion! {
+    /// A row of sums, with a factor for each or one.
+    fn requantize_row(sums: &[i32], factors: &[f32], zero: i32, signed: bool, y: &mut [u8]) {
+        let (low, high) = if signed { (-128, 127) } else { (0, 255) };
+        if let &[factor] = factors {
+            for (y, &sum) in y.iter_mut().zip(sums) {
+                *y = rounded(sum as f32 * factor, zero, low, high) as u8;
+            }
+            return;
+        }
+        for ((y, &sum), factor) in y.iter_mut().zip(sums).zip(factors) {
+            *y = rounded(sum as f32 * factor, zero, low, high) as u8;
+        }
+    }
+}
+
+/// What [`Requantize`] says of rows of `n` sums, with factors for columns.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn requantize(exec: Exec<'_>, n: usize, sums: &[i32], r: Requantize<'_>, y: &mut [u8]) {
+    assert!(sums.len() == y.len() && (r.factors.len() == 1 || r.factors.len() == n));
+    if y.is_empty() {
+        return;
+    }
+    crate::split::rows(exec, y, n, 1 << 14, |first, y| {
+        for (i, y) in y.chunks_exact_mut(n).enumerate() {
+            let sums = &sums[(first + i) * n..][..n];
+            requantize_row(exec.set(), sums, r.factors, r.zero, r.signed, y);
+        }
+    });
+}

@@ -10,6 +10,6 @@ mod pairs;
 mod tile;
 
 pub use bytes::{Bytes, PackedBytes, product};
-pub use conv::{PackedFilters, Requantize, Results, conv};
-pub use linear::{dequantize, quantize};
+pub use conv::{PackedFilters, Results, conv};
+pub use linear::{Requantize, dequantize, quantize, requantize};
 pub use pairs::{PackedInts, gemm};
