@@ -150,8 +150,28 @@ impl Op for Slice {
         if shape == data.shape() && offset == 0 {
             return Ok(vec![data.clone()]);
         }
+        if let Some(rows) = rows_of_file(ctx, data, &shape, &steps, offset)? {
+            return Ok(vec![rows]);
+        }
         Ok(vec![part(ctx, data, &shape, &steps, offset)?])
     }
+}
+
+/// What [`part`] gives, shared, where it is some whole rows of weights in a file.
+fn rows_of_file(
+    ctx: &RunCtx<'_>,
+    data: &Tensor,
+    shape: &[usize],
+    steps: &[isize],
+    offset: isize,
+) -> Result<Option<Tensor>, OpError> {
+    let own = strides(data.shape());
+    if !data.is_in_file() || shape[1..] != data.shape()[1..] || steps != own || own[0] == 0 {
+        return Ok(None);
+    }
+    ctx.memory.check::<f32>(shape)?;
+    let first = (offset / own[0]) as usize;
+    Ok(data.entries(first..first + shape[0]))
 }
 
 /// The elements of `data` from `offset` on, by `steps`, in the order of `shape`.

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use isobit_graph::{Attr, Graph, Model, Node, Value, ValueId, canonicalize};
+use isobit_graph::{Attr, Graph, Model, Node, Value, ValueId, canonicalize, export_external, open};
 use isobit_kernels::KernelSet;
 use isobit_numerics::rng::Rng;
 use isobit_runtime::{Kept, Options, RunOptions, Session};
@@ -128,6 +128,42 @@ fn packed_weights_are_found_again_and_change_nothing() {
         }
     }
     assert_eq!(files(&folder.path().join("made/here")).len(), 2 * KernelSet::available().len());
+}
+
+/// Whole rows of weights in a file are shared, other parts copied.
+#[test]
+fn parts_of_weights_in_a_file_are_those_of_weights_in_memory() {
+    let mut m = Maker::new(9);
+    let x = m.input();
+    let w = m.tensor(&[40, 3, 200]);
+    assert!(!w.is_in_file());
+    let w = m.constant(w);
+    let cuts: [(&[i64], &[i64], &[i64], &[i64]); 7] = [
+        (&[3], &[17], &[0], &[1]),
+        (&[39], &[40], &[0], &[1]),
+        (&[30], &[10], &[0], &[-1]),
+        (&[0], &[40], &[0], &[3]),
+        (&[5, 1], &[9, 3], &[0, 1], &[1, 1]),
+        (&[5, -1], &[9, i64::MIN], &[0, 1], &[1, -1]),
+        (&[7], &[7], &[0], &[1]),
+    ];
+    let mut outputs = Vec::new();
+    for (starts, ends, axes, steps) in cuts {
+        let operands = [starts, ends, axes, steps].map(|v| m.constant(Tensor::vector(v.to_vec())));
+        let part = m.node("Slice", &[&[w], &operands[..]].concat(), &[]);
+        outputs.push(m.node("Add", &[part, x], &[]));
+    }
+    let mut model = m.finish(&outputs);
+    model.opsets.insert(String::new(), 23);
+    let folder = tempfile::tempdir().unwrap();
+    let (proto, weights) = export_external(&model, "weights.bin");
+    fs::write(folder.path().join("model.onnx"), isobit_onnx::encode(&proto)).unwrap();
+    fs::write(folder.path().join("weights.bin"), weights).unwrap();
+    let opened = open(&folder.path().join("model.onnx")).unwrap();
+    assert!(opened.graph.initializers.values().any(Tensor::is_in_file));
+    let x = Tensor::vector(vec![0.25f32]);
+    let options = Options::default();
+    assert_eq!(run(&opened, &options, &x).0, run(&model, &options, &x).0);
 }
 
 #[test]

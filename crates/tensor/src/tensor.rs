@@ -307,6 +307,11 @@ impl Tensor {
         }
     }
 
+    /// Whether the elements, of f32, are a file's: sharing some of them holds no memory.
+    pub fn is_in_file(&self) -> bool {
+        self.place().is_some()
+    }
+
     /// Lets go of the memory that elements in a file took when they were looked at; they come back by themselves.
     pub fn release(&self) {
         with_data!(&self.data, b => b.release(0..b.len()));
