@@ -11,6 +11,11 @@ pub trait External {
     /// Bytes `offset..offset + length` of the file at `location` (to its end without a length), at most `limit`.
     fn find(&self, location: &str, offset: u64, length: Option<u64>, limit: u64)
     -> Result<Found<'_>, String>;
+
+    /// The model's own file and where in it these bytes are, which were read from it without a copy.
+    fn place(&self, _bytes: &[u8]) -> Option<(Arc<Mapped>, Range<usize>)> {
+        None
+    }
 }
 
 /// What was asked for of external data.
@@ -67,6 +72,7 @@ impl External for NoExternal {
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
+    model: Option<Arc<Mapped>>,
     /// Files that were asked for.
     files: Mutex<BTreeMap<String, Arc<Mapped>>>,
 }
@@ -75,7 +81,12 @@ impl Folder {
     /// The folder; empty means the current one.
     pub fn new(path: &Path) -> Self {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        Self { path: path.to_owned(), files: Mutex::default() }
+        Self { path: path.to_owned(), model: None, files: Mutex::default() }
+    }
+
+    /// The folder of a model in this file.
+    pub(crate) fn with_model(self, file: Arc<Mapped>) -> Self {
+        Self { model: Some(file), ..self }
     }
 
     fn file(&self, location: &str) -> Result<Arc<Mapped>, String> {
@@ -115,6 +126,13 @@ impl External for Folder {
         let file = self.file(location)?;
         let range = range(location, file.len(), offset, length, limit)?;
         Ok(Found::File(file, range))
+    }
+
+    fn place(&self, bytes: &[u8]) -> Option<(Arc<Mapped>, Range<usize>)> {
+        let file = self.model.as_ref()?;
+        let start = bytes.as_ptr().addr().checked_sub(file.as_ptr().addr())?;
+        let end = start.checked_add(bytes.len()).filter(|&end| end <= file.len())?;
+        Some((file.clone(), start..end))
     }
 }
 

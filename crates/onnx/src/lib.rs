@@ -21,6 +21,7 @@ mod tensor;
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use isobit_mapped::Mapped;
 use prost::Message;
@@ -48,12 +49,22 @@ pub fn read(path: &Path, limits: &Limits) -> Result<(proto::ModelProto, Folder),
         });
     }
     // Tensors stay in the file until they are asked for; what is no file (a pipe) is read.
-    let bytes = match meta.is_file() {
-        true => Bytes::from_owner(File::open(path).and_then(|f| Mapped::new(&f)).map_err(io)?),
-        false => std::fs::read(path).map_err(io)?.into(),
-    };
     let folder = Folder::new(path.parent().unwrap_or(Path::new("")));
-    Ok((decode_from(bytes, limits)?, folder))
+    if !meta.is_file() {
+        return Ok((decode(&std::fs::read(path).map_err(io)?, limits)?, folder));
+    }
+    let file = Arc::new(File::open(path).and_then(|f| Mapped::new(&f)).map_err(io)?);
+    let bytes = Bytes::from_owner(Whole(file.clone()));
+    Ok((decode_from(bytes, limits)?, folder.with_model(file)))
+}
+
+/// All bytes of a file.
+struct Whole(Arc<Mapped>);
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// Decodes a model. Nesting is bounded by the protobuf library (100 messages deep).

@@ -49,7 +49,11 @@ pub fn tensor_from_proto(
         return Tensor::new(&shape, strings).map_err(wrong);
     }
     if !t.raw_data.is_empty() || n == 0 {
-        return Tensor::from_le_bytes(dtype, &shape, &t.raw_data).map_err(wrong);
+        let read = match external.place(&t.raw_data) {
+            Some((file, range)) => Tensor::from_le_file(dtype, &shape, &file, range),
+            None => Tensor::from_le_bytes(dtype, &shape, &t.raw_data),
+        };
+        return read.map_err(wrong);
     }
     let narrow =
         |what: &'static str| declaration(format!("a value in int32_data is out of range for {what}"));

@@ -169,7 +169,7 @@ fn rows_of_file(
     if !data.is_in_file() || shape[1..] != data.shape()[1..] || steps != own || own[0] == 0 {
         return Ok(None);
     }
-    ctx.memory.check::<f32>(shape)?;
+    typed!(data.dtype(), T => ctx.memory.check::<T>(shape))?;
     let first = (offset / own[0]) as usize;
     Ok(data.entries(first..first + shape[0]))
 }

@@ -202,7 +202,7 @@ impl Tensor {
         Ok(Self::from_parts(shape, data))
     }
 
-    /// As [`Tensor::from_le_bytes`], from `bytes` of a file, where long runs of f32 stay.
+    /// As [`Tensor::from_le_bytes`], from `bytes` of a file, where long runs of numbers stay that lie there as in memory.
     ///
     /// # Errors
     /// What [`Tensor::from_le_bytes`] says; [`TensorError::Encoding`] where the file has no such bytes.
@@ -212,14 +212,32 @@ impl Tensor {
         file: &Arc<Mapped>,
         bytes: Range<usize>,
     ) -> Result<Self, TensorError> {
-        let as_memory = cfg!(target_endian = "little") && dtype == DType::F32 && bytes.len() >= IN_PLACE;
-        match Elements::<f32>::new(file.clone(), bytes.clone()).filter(|_| as_memory) {
-            Some(elements) => Self::from_buf(shape, elements.into()),
-            None => {
-                let short = TensorError::Encoding("beyond the end of the file");
-                Self::from_le_bytes(dtype, shape, file.get(bytes).ok_or(short)?)
+        macro_rules! stay {
+            ($t:ty) => {
+                if let Some(elements) = Elements::<$t>::new(file.clone(), bytes.clone())
+                    && numel(shape) == Some(elements.as_ref().len())
+                {
+                    return Self::from_buf(shape, Buf::from(elements));
+                }
+            };
+        }
+        if cfg!(target_endian = "little") && bytes.len() >= IN_PLACE {
+            match dtype {
+                DType::F32 => stay!(f32),
+                DType::F64 => stay!(f64),
+                DType::I8 => stay!(i8),
+                DType::I16 => stay!(i16),
+                DType::I32 => stay!(i32),
+                DType::I64 => stay!(i64),
+                DType::U8 => stay!(u8),
+                DType::U16 => stay!(u16),
+                DType::U32 => stay!(u32),
+                DType::U64 => stay!(u64),
+                _ => {}
             }
         }
+        let short = TensorError::Encoding("beyond the end of the file");
+        Self::from_le_bytes(dtype, shape, file.get(bytes).ok_or(short)?)
     }
 
     /// The elements as little-endian bytes in canonical form (no head).

@@ -301,13 +301,10 @@ impl Tensor {
 
     /// The file that the elements lie in, and where.
     pub(crate) fn place(&self) -> Option<(&Arc<Mapped>, Range<usize>)> {
-        match &self.data {
-            Data::F32(elements) => elements.place(),
-            _ => None,
-        }
+        with_data!(&self.data, b => b.place())
     }
 
-    /// Whether the elements, of f32, are a file's: sharing some of them holds no memory.
+    /// Whether the elements are a file's: sharing some of them holds no memory.
     pub fn is_in_file(&self) -> bool {
         self.place().is_some()
     }
