@@ -160,10 +160,12 @@ impl<'a> Stretch<'a> {
             self.known.push(Known { step, cost: self.costs[step]?, values });
             return (!self.moved.is_empty()).then(Moved::default);
         }
-        // A value from outside may be a batch. One of these extents that is none is more often the only one.
-        let (roles, place) = [true, false].into_iter().find_map(|batch| {
+        // A value from outside may be a batch. A constant of these extents, say of as many filters, is none more often, and so is any
+        // that is not the only one.
+        let constant = |v: ValueId| self.program.constant(v).is_some();
+        let (roles, place) = [(true, true), (true, false), (false, false)].into_iter().find_map(|may| {
             let role = |v: ValueId| {
-                let given = batch && self.may_be_a_batch(v);
+                let given = if constant(v) { may.1 } else { may.0 } && self.may_be_a_batch(v);
                 let new = if given { Taken::Batch(Place::FIRST) } else { Taken::Whole };
                 self.taken.get(&v).copied().unwrap_or(new)
             };

@@ -78,6 +78,9 @@ fn images_go_alone_as_long_as_they_weigh_more_than_weights() {
         let found = portions(&session, &[8, 3, 112, 112]).unwrap();
         assert_eq!((found.entries, found.batch), (1, 8));
         assert_eq!(found.given.iter().map(|g| (g.batch, g.last)).collect::<Vec<_>>(), [(true, true)]);
+        // As many images as some weights have filters: these are no batch.
+        let many = portions(&session, &[32, 3, 112, 112]).unwrap();
+        assert_eq!((many.steps, many.given), (found.steps.clone(), found.given.clone()));
         assert_eq!((found.steps.clone(), found.results.len()), (0..7, 1));
         // One image, as many as there are threads at most, small ones.
         assert_eq!(portions(&session, &[1, 3, 112, 112]), None);
