@@ -22,7 +22,22 @@ use crate::ir::attr_bodies_mut;
 use crate::{Attr, Graph, Model, Node, ValueId};
 
 /// Operators whose results are elements of their first operand.
-const MOVES: &[&str] = &["Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"];
+const MOVES: &[&str] = &[
+    "DepthToSpace",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "MaxPool",
+    "Reshape",
+    "Slice",
+    "SpaceToDepth",
+    "Squeeze",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+];
 
 /// Replaces the ends of the groups of a model in canonical form; what only led there is left for [`crate::canonicalize`] to drop. Says whether
 /// there were any.

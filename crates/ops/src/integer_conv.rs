@@ -38,6 +38,7 @@ fn build(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
     let zero_known = !ctx.has_input(zero) || ctx.constant(zero).is_some();
     if let Some(w) = ctx.constant(at).filter(|w| w.rank() > 2 && zero_known) {
         op.filters = Some(Filters::new(ctx.packs.exec(), op.conv.groups, w, ctx.constant(zero))?);
+        w.release();
     }
     ctx.one(op)
 }

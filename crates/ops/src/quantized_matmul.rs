@@ -32,6 +32,7 @@ fn build(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
         let (k, n) = (b.shape()[0], b.shape()[1]);
         let right = small(b, ctx.constant(zero), n)?;
         op.packed = right.map(|right| PackedBytes::new(ctx.packs.exec(), k, n, right));
+        b.release();
     }
     ctx.one(op)
 }

@@ -151,13 +151,31 @@ fn products_are_of_integers() {
 fn moves_are_of_the_integers_themselves() {
     let pooling = [("kernel_shape", Attr::Ints(vec![3, 2])), ("pads", Attr::Ints(vec![1, 0, 1, 0]))];
     let turn = [("perm", Attr::Ints(vec![0, 2, 3, 1]))];
-    for (op, attrs) in [("MaxPool", &pooling[..]), ("Transpose", &turn), ("Flatten", &[])] {
+    let block = [("blocksize", Attr::Int(1))];
+    let moves: [(&str, &[(&str, Attr)], &[&[i64]]); 13] = [
+        ("MaxPool", &pooling, &[]),
+        ("Transpose", &turn, &[]),
+        ("Flatten", &[], &[]),
+        ("DepthToSpace", &block, &[]),
+        ("SpaceToDepth", &block, &[]),
+        ("Reshape", &[], &[&[5, -1]]),
+        ("Unsqueeze", &[], &[&[0]]),
+        ("Expand", &[], &[&[3, 1, 1, 1, 1]]),
+        ("Gather", &[], &[&[1, 0, 1]]),
+        ("GatherND", &[], &[&[1, 2]]),
+        ("Slice", &[], &[&[1, 2], &[2, 0], &[1, 3], &[1, -1]]),
+        ("Tile", &[], &[&[1, 2, 1, 3]]),
+        ("Squeeze", &[], &[]),
+    ];
+    for (op, attrs, operands) in moves {
         for (scale, same) in [(0.037, true), (0.038, false), (-0.037, false), (f32::MAX, false)] {
             let (mut b, mut n) = (Build::new(), Numbers(11));
             let x = b.input(n.i8(&[2, 3, 5, 7]));
             let first = if scale == 0.038 { 0.037 } else { scale };
             let x = b.linear("DequantizeLinear", x, scalar(first), scalar(3i8), 1);
-            let y = b.op(op, &[x], attrs);
+            let operands: Vec<ValueId> =
+                operands.iter().map(|v| b.constant(Tensor::vector(v.to_vec()))).collect();
+            let y = b.op(op, &[&[x], &operands[..]].concat(), attrs);
             let y = b.linear("QuantizeLinear", y, scalar(scale), scalar(3i8), 1);
             let ((ops, whole), (_, written)) = (b.run(&[y], true), b.run(&[y], false));
             assert_eq!(ops == [op], same, "{op} {scale}");
