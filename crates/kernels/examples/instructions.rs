@@ -5,6 +5,7 @@
 use isobit_kernels::blocked::{self, Blocks, Source, Weights};
 use isobit_kernels::conv::{Conv2d, Filters, conv2d};
 use isobit_kernels::gemm::{Epilogue, PackedB, View, gemm_packed};
+use isobit_kernels::integer::{Bytes, PackedFilters, Requantize, Results};
 use isobit_kernels::math::{Unary, unary_in_place};
 use isobit_kernels::{Exec, KernelSet, Serial, integer, norm};
 
@@ -56,6 +57,32 @@ fn function(f: Unary) -> impl FnMut(Exec<'_>) {
     move |exec| unary_in_place(exec, f, &mut x.clone())
 }
 
+fn integer_conv(channels: usize, side: usize, kernel: usize) -> impl FnMut(Exec<'_>) {
+    let c = Conv2d {
+        batch: 1,
+        channels,
+        filters: channels,
+        groups: 1,
+        input: [side; 2],
+        kernel: [kernel; 2],
+        output: [side; 2],
+        strides: [1; 2],
+        dilations: [1; 2],
+        pads: [kernel / 2; 2],
+    };
+    let x = vec![3u8; channels * side * side];
+    let w = vec![5u8; channels * channels * kernel * kernel];
+    let w = Bytes { values: &w, signed: true, zeros: &[0] };
+    let packing = Exec::new(KernelSet::Avx2, &Serial);
+    let filters = PackedFilters::new(packing, 1, [channels, channels, kernel * kernel], w);
+    let mut y = vec![0u8; x.len()];
+    move |exec| {
+        let x = Bytes { values: &x, signed: false, zeros: &[7] };
+        let how = Requantize { factors: &[0.01], zero: 3, signed: false };
+        integer::conv(exec, &c, x, &filters, None, Results::Bytes(&mut y, how));
+    }
+}
+
 type Kernel = Box<dyn FnMut(Exec<'_>)>;
 
 fn kernels() -> Vec<(&'static str, Kernel)> {
@@ -93,6 +120,7 @@ fn kernels() -> Vec<(&'static str, Kernel)> {
             "integer gemm 128x128x768",
             Box::new(move |exec| integer::gemm(exec, 128, &ints, &packed_ints, &mut sums)),
         ),
+        ("integer conv 3x3 64 at 28", Box::new(integer_conv(64, 28, 3))),
         ("quantize", Box::new(move |exec| integer::quantize(exec, &numbers, 0.3, 12, false, &mut bytes))),
     ]
 }

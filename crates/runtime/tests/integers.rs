@@ -147,12 +147,15 @@ fn products_are_of_integers() {
     close(&whole[0], &written[0]);
 }
 
+/// An operator, its attributes, and its operands after the first.
+type Move<'a> = (&'a str, &'a [(&'a str, Attr)], &'a [&'a [i64]]);
+
 #[test]
 fn moves_are_of_the_integers_themselves() {
     let pooling = [("kernel_shape", Attr::Ints(vec![3, 2])), ("pads", Attr::Ints(vec![1, 0, 1, 0]))];
     let turn = [("perm", Attr::Ints(vec![0, 2, 3, 1]))];
     let block = [("blocksize", Attr::Int(1))];
-    let moves: [(&str, &[(&str, Attr)], &[&[i64]]); 13] = [
+    let moves: [Move<'_>; 13] = [
         ("MaxPool", &pooling, &[]),
         ("Transpose", &turn, &[]),
         ("Flatten", &[], &[]),

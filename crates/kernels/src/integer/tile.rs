@@ -198,18 +198,6 @@ struct Tile {
     width: usize,
 }
 
-impl Tile {
-    /// The line of B of a step.
-    ///
-    /// # Safety
-    /// The tile has the step.
-    #[inline(always)]
-    unsafe fn line<const WINDOWS: bool>(&self, step: usize) -> *const i32 {
-        // SAFETY: the caller's promise.
-        unsafe { self.b.add(if WINDOWS { *self.offsets.add(step) } else { step * NR }) }
-    }
-}
-
 /// Sees the sums of some columns of a row before anybody else does: `(row, column, sums)`.
 pub(super) type Finish<'a> = dyn Fn(usize, usize, &mut [i32]) + Sync + 'a;
 
@@ -279,7 +267,8 @@ unsafe fn plain<const WINDOWS: bool>(rows: usize, t: Tile) {
             *row = if WINDOWS { [*t.start.add(r); NR] } else { *t.start.cast() };
             for step in 0..t.steps {
                 let [a0, a1] = halves(*t.a.add((r * t.steps + step) * 4).cast());
-                let b = &*t.line::<WINDOWS>(step).cast::<[i32; NR]>();
+                let b = t.b.add(if WINDOWS { *t.offsets.add(step) } else { step * NR });
+                let b = &*b.cast::<[i32; NR]>();
                 for (o, b) in row.iter_mut().zip(b) {
                     let [b0, b1] = halves(b.to_ne_bytes());
                     *o = o.wrapping_add(a0 * b0).wrapping_add(a1 * b1);
@@ -320,8 +309,12 @@ macro_rules! integer_tile {
                 // Every third row has a pointer of its own.
                 let row = 4 * t.steps;
                 let mut a: [*const u8; 4] = [0, 1, 2, 3].map(|i| t.a.wrapping_add(3 * i * row));
-                for step in 0..t.steps {
-                    let b = t.line::<WINDOWS>(step);
+                let (mut b, mut offsets) = (t.b, t.offsets);
+                for _ in 0..t.steps {
+                    if WINDOWS {
+                        b = t.b.add(*offsets);
+                        offsets = offsets.add(1);
+                    }
                     let columns: [$vector; V] = std::array::from_fn(|v| $load(b.add(v * $lanes).cast()));
                     for r in 0..R {
                         let $a = $splat(a[r / 3].add(r % 3 * row).cast::<i32>().read_unaligned());
@@ -332,6 +325,9 @@ macro_rules! integer_tile {
                     }
                     for a in &mut a {
                         *a = a.wrapping_add(4);
+                    }
+                    if !WINDOWS {
+                        b = b.wrapping_add(NR);
                     }
                 }
                 for r in 0..R {
