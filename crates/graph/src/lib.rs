@@ -8,8 +8,8 @@
 //! # Ok::<(), isobit_graph::GraphError>(())
 //! ```
 //!
-//! Data flows one way: bytes -> [`isobit_onnx`] messages -> [`import`] -> [`upgrade`] -> [`integers`] -> [`canonicalize`] ->
-//! [`ModelObject`]. Nothing here computes a tensor; that is the business of `isobit-ops`.
+//! Data flows one way: bytes -> [`isobit_onnx`] messages -> [`import`] -> [`upgrade`] -> [`canonicalize`] -> [`integers`], and
+//! canonical again -> [`ModelObject`]. Nothing here computes a tensor; that is the business of `isobit-ops`.
 
 #![forbid(unsafe_code)]
 

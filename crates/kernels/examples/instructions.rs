@@ -58,18 +58,7 @@ fn function(f: Unary) -> impl FnMut(Exec<'_>) {
 }
 
 fn integer_conv(channels: usize, side: usize, kernel: usize) -> impl FnMut(Exec<'_>) {
-    let c = Conv2d {
-        batch: 1,
-        channels,
-        filters: channels,
-        groups: 1,
-        input: [side; 2],
-        kernel: [kernel; 2],
-        output: [side; 2],
-        strides: [1; 2],
-        dilations: [1; 2],
-        pads: [kernel / 2; 2],
-    };
+    let c = extents(channels, 1, side, kernel);
     let x = vec![3u8; channels * side * side];
     let w = vec![5u8; channels * channels * kernel * kernel];
     let w = Bytes { values: &w, signed: true, zeros: &[0] };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use isobit_graph::{Attr, Graph, Model, Node, Value, ValueId, canonicalize, integers};
+use isobit_graph::{Attr, Graph, Model, ModelObject, Node, Value, ValueId, canonicalize, integers};
 use isobit_runtime::{Options, RunOptions, Session};
 use isobit_tensor::{DType, Tensor};
 
@@ -56,6 +56,8 @@ impl Build {
             integers(&mut model);
             canonicalize(&mut model).unwrap();
             assert!(!integers(&mut model), "a group is left");
+            // What is published says the same when it is opened.
+            assert_eq!(ModelObject::from_model(&model).unwrap().to_model().unwrap(), model);
         }
         let ops = model.graph.nodes.iter().map(|n| n.op.clone()).filter(|op| op != "DequantizeLinear");
         let ops = ops.collect();

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use isobit_graph::{Attr, Graph, Model, Node, Value, ValueId, canonicalize, export_external, open};
+use isobit_graph::{Attr, Graph, Model, Node, Value, ValueId, canonicalize, export, export_external, open};
 use isobit_kernels::KernelSet;
 use isobit_numerics::rng::Rng;
 use isobit_runtime::{Kept, Options, RunOptions, Session};
@@ -138,18 +138,18 @@ fn parts_of_weights_in_a_file_are_those_of_weights_in_memory() {
     let w = m.tensor(&[40, 3, 200]);
     assert!(!w.is_in_file());
     let w = m.constant(w);
-    let cuts: [(&[i64], &[i64], &[i64], &[i64]); 7] = [
-        (&[3], &[17], &[0], &[1]),
-        (&[39], &[40], &[0], &[1]),
-        (&[30], &[10], &[0], &[-1]),
-        (&[0], &[40], &[0], &[3]),
-        (&[5, 1], &[9, 3], &[0, 1], &[1, 1]),
-        (&[5, -1], &[9, i64::MIN], &[0, 1], &[1, -1]),
-        (&[7], &[7], &[0], &[1]),
+    let cuts: [[&[i64]; 4]; 7] = [
+        [&[3], &[17], &[0], &[1]],
+        [&[39], &[40], &[0], &[1]],
+        [&[30], &[10], &[0], &[-1]],
+        [&[0], &[40], &[0], &[3]],
+        [&[5, 1], &[9, 3], &[0, 1], &[1, 1]],
+        [&[5, -1], &[9, i64::MIN], &[0, 1], &[1, -1]],
+        [&[7], &[7], &[0], &[1]],
     ];
     let mut outputs = Vec::new();
-    for (starts, ends, axes, steps) in cuts {
-        let operands = [starts, ends, axes, steps].map(|v| m.constant(Tensor::vector(v.to_vec())));
+    for cut in cuts {
+        let operands = cut.map(|v| m.constant(Tensor::vector(v.to_vec())));
         let part = m.node("Slice", &[&[w], &operands[..]].concat(), &[]);
         outputs.push(m.node("Add", &[part, x], &[]));
     }
@@ -164,6 +164,29 @@ fn parts_of_weights_in_a_file_are_those_of_weights_in_memory() {
     let x = Tensor::vector(vec![0.25f32]);
     let options = Options::default();
     assert_eq!(run(&opened, &options, &x).0, run(&model, &options, &x).0);
+}
+
+/// Weights inside of the model's own file stay there.
+#[test]
+fn weights_in_the_model_file_are_those_in_memory() {
+    let mut m = Maker::new(4);
+    let x = m.input();
+    let bytes: Vec<i8> = (0..300 * 256).map(|_| m.rng.below(256) as u8 as i8).collect();
+    let w = m.constant(Tensor::new(&[300, 256], bytes).unwrap());
+    let y = m.node("MatMulInteger", &[x, w], &[]);
+    let rows = m.constant(Tensor::vector(vec![7i64, 299, 0]));
+    let rows = m.node("Gather", &[w, rows], &[]);
+    let mut model = m.finish(&[y, rows]);
+    model.opsets.insert(String::new(), 23);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    fs::write(&path, isobit_onnx::encode(&export(&model))).unwrap();
+    let opened = open(&path).unwrap();
+    assert!(opened.graph.initializers.values().any(Tensor::is_in_file));
+    let x = Tensor::new(&[2, 300], (0..600u32).map(|i| (i * 7) as u8).collect::<Vec<u8>>()).unwrap();
+    for options in [Options::default(), Options::default().packed(folder.path().join("packed"))] {
+        assert_eq!(run(&opened, &options, &x).0, run(&model, &options, &x).0);
+    }
 }
 
 #[test]

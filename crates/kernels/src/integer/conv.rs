@@ -181,8 +181,8 @@ pub fn conv(
     let of_pixel = channels.div_ceil(kind.numbers());
     let steps = of_pixel * w.extents[2];
     let image = Image::new(c, of_pixel);
-    let mut planes = scratch::take();
-    let planes = scratch::sized(&mut planes, image.len());
+    let mut buffer = scratch::take();
+    let planes = scratch::sized(&mut buffer, image.len());
     for part in 0..c.batch * c.groups {
         let (n, g) = (part / c.groups, part % c.groups);
         let own = &x.values[(n * c.channels + g * channels) * plane..][..channels * plane];
@@ -212,6 +212,7 @@ pub fn conv(
             }
         }
     }
+    scratch::give(buffer);
 }
 
 /// One filter a channel: an image at a time in f32.
@@ -365,13 +366,13 @@ multiversion! {
             i32::from_ne_bytes([a, b, c, d])
         };
         if b.is_empty() {
-            for (word_, &a) in words.iter_mut().zip(a) {
-                *word_ = word(number(a, signed) - zero, 0);
+            for (to, &a) in words.iter_mut().zip(a) {
+                *to = word(number(a, signed) - zero, 0);
             }
             return;
         }
-        for ((word_, &a), &b) in words.iter_mut().zip(a).zip(b) {
-            *word_ = word(number(a, signed) - zero, number(b, signed) - zero);
+        for ((to, &a), &b) in words.iter_mut().zip(a).zip(b) {
+            *to = word(number(a, signed) - zero, number(b, signed) - zero);
         }
     }
 }
