@@ -7,7 +7,7 @@ use isobit_tensor::{DType, Tensor};
 use crate::axes::{bounded, fact, known, settled, volume};
 use crate::cast::convert;
 use crate::conv::{Conv, HELD};
-use crate::quantize::{bytes, number, of_bytes, saturate};
+use crate::quantize::{bytes, less_zeros, number, of_bytes, saturate};
 use crate::taps::{Axis, Taps};
 use crate::window::Geometry;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
@@ -45,15 +45,7 @@ fn build(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
 
 /// The bytes of an operand and of its zero points: one, or one for each of `lines` parts.
 fn small<'a>(t: &'a Tensor, zero: Option<&'a Tensor>, lines: usize) -> Result<Bytes<'a>, OpError> {
-    let (values, signed) = bytes(t).ok_or_else(|| OpError::unsupported_type(t.dtype()))?;
-    let Some(zero) = zero else { return Ok(Bytes { values, signed, zeros: &[0] }) };
-    let Some((zeros, _)) = bytes(zero).filter(|_| zero.dtype() == t.dtype()) else {
-        return Err(OpError::input(format!("a zero point of type {} for {}", zero.dtype(), t.dtype())));
-    };
-    match zeros.len() {
-        n if n == 1 || n == lines => Ok(Bytes { values, signed, zeros: if n == 0 { &[0] } else { zeros } }),
-        n => Err(OpError::shape(format!("{n} zero points; expected 1 or {lines}"))),
-    }
+    less_zeros(t, zero, lines, lines)?.ok_or_else(|| OpError::unsupported_type(t.dtype()))
 }
 
 impl Filters {

@@ -1,6 +1,6 @@
 //! Linear quantisation: QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 
-use isobit_kernels::integer;
+use isobit_kernels::integer::{self, Bytes};
 use isobit_kernels::reduce::{Reduction, reduce};
 use isobit_tensor::{DType, Tensor, bf16, f16};
 
@@ -47,6 +47,31 @@ pub(crate) fn bytes(t: &Tensor) -> Option<(&[u8], bool)> {
         DType::U8 => Some((t.as_slice().ok()?, false)),
         DType::I8 => Some((bytemuck::cast_slice(t.as_slice::<i8>().ok()?), true)),
         _ => None,
+    }
+}
+
+/// The bytes of a tensor of 8-bit integers with its zero points: one, or one for each of its `lines`, in each part alike or for `all` of
+/// them.
+pub(crate) fn less_zeros<'a>(
+    t: &'a Tensor,
+    zero: Option<&'a Tensor>,
+    lines: usize,
+    all: usize,
+) -> Result<Option<Bytes<'a>>, OpError> {
+    let Some((values, signed)) = bytes(t) else { return Ok(None) };
+    let Some(zero) = zero else { return Ok(Some(Bytes { values, signed, zeros: &[0] })) };
+    let Some((zeros, _)) = bytes(zero).filter(|_| zero.dtype() == t.dtype()) else {
+        return Err(OpError::input(format!("a zero point of type {} for {}", zero.dtype(), t.dtype())));
+    };
+    counted(zeros.len(), lines, all)?;
+    Ok(Some(Bytes { values, signed, zeros: if zeros.is_empty() { &[0] } else { zeros } }))
+}
+
+/// Refuses a number of scales or zero points that is neither 1 nor that of all lines of a part nor of all.
+pub(crate) fn counted(n: usize, own: usize, all: usize) -> Result<(), OpError> {
+    match n == 1 || n == own || n == all {
+        true => Ok(()),
+        false => Err(OpError::shape(format!("{n} scales or zero points; expected 1, {own} or {all}"))),
     }
 }
 

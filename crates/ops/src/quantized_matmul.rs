@@ -10,7 +10,7 @@ use crate::fold::fold;
 use crate::matmul;
 use crate::narrow::Rounding;
 use crate::product::Product as _;
-use crate::quantize::{bytes, number, of_bytes, saturate, wide};
+use crate::quantize::{bytes, counted, less_zeros, number, of_bytes, saturate, wide};
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
@@ -39,14 +39,8 @@ fn build(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
 
 /// An operand of 8-bit integers with its zero points: one, or one for each of `lines` rows or columns, in each matrix alike or apart.
 fn small<'a>(t: &'a Tensor, zero: Option<&'a Tensor>, lines: usize) -> Result<Option<Bytes<'a>>, OpError> {
-    let Some((values, signed)) = bytes(t) else { return Ok(None) };
-    let Some(zero) = zero else { return Ok(Some(Bytes { values, signed, zeros: &[0] })) };
-    let Some((zeros, _)) = bytes(zero).filter(|_| zero.dtype() == t.dtype()) else {
-        return Err(OpError::input(format!("a zero point of type {} for {}", zero.dtype(), t.dtype())));
-    };
     let batch = t.shape().split_last_chunk::<2>().map_or(&[][..], |(batch, _)| batch);
-    counted(zeros.len(), lines, batch.iter().fold(lines, |n, &d| n.saturating_mul(d)))?;
-    Ok(Some(Bytes { values, signed, zeros: if zeros.is_empty() { &[0] } else { zeros } }))
+    less_zeros(t, zero, lines, batch.iter().fold(lines, |n, &d| n.saturating_mul(d)))
 }
 
 /// As [`small`], of integers of any type: their values less the zero points, of rows (left) or columns (right).
@@ -60,14 +54,6 @@ fn wide_less(
     let zeros = zero.map(|z| wide(ctx, z)).transpose()?.unwrap_or_else(|| vec![0]);
     let zeros = Spread::new(zeros, per, extents, t.len())?;
     Ok(wide(ctx, t)?.into_iter().enumerate().map(|(i, v)| v.wrapping_sub(zeros.at(i)) as i32).collect())
-}
-
-/// Refuses a number of scales or zero points that is neither 1 nor that of all lines of a matrix nor of all.
-fn counted(n: usize, own: usize, all: usize) -> Result<(), OpError> {
-    match n == 1 || n == own || n == all {
-        true => Ok(()),
-        false => Err(OpError::shape(format!("{n} scales or zero points; expected 1, {own} or {all}"))),
-    }
 }
 
 impl Product {
