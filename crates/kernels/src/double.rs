@@ -1,5 +1,7 @@
 //! Matrix products of f64: one chain an output element, k ascending, by fused multiply-adds, as `isobit_numerics::chain64`.
 
+use std::ops::Range;
+
 use isobit_numerics::fma64;
 
 use crate::gemm::View;
@@ -42,9 +44,22 @@ impl Panels {
     pub fn n(&self) -> usize {
         self.n
     }
+}
 
-    fn panel(&self, index: usize) -> &[f64] {
-        &self.data[index * self.k * COLUMNS..][..self.k * COLUMNS]
+/// Some of the columns.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    panels: &'a Panels,
+    /// With which a panel begins.
+    first: usize,
+    n: usize,
+}
+
+impl Part<'_> {
+    /// The panel with column `at` of these.
+    fn panel(&self, at: usize) -> &[f64] {
+        let len = self.panels.k * COLUMNS;
+        &self.panels.data[(self.first + at) / COLUMNS * len..][..len]
     }
 }
 
@@ -53,28 +68,47 @@ impl Panels {
 /// # Panics
 /// When `a` or the result does not lie inside its elements, or rows of the result overlap.
 pub fn product(exec: Exec<'_>, m: usize, a: View<'_, f64>, b: &Panels, c: &mut [f64], stride: usize) {
-    if m == 0 || b.n == 0 {
+    columns(exec, m, a, b, 0..b.n, c, stride);
+}
+
+/// As [`product`] of some of the columns, which begin at a multiple of [`crate::gemm::COLUMNS`].
+///
+/// # Panics
+/// As [`product`], and when there are no such columns.
+pub fn columns(
+    exec: Exec<'_>,
+    m: usize,
+    a: View<'_, f64>,
+    b: &Panels,
+    columns: Range<usize>,
+    c: &mut [f64],
+    stride: usize,
+) {
+    assert!(columns.start.is_multiple_of(COLUMNS) && columns.end <= b.n, "{columns:?} of {}", b.n);
+    let n = columns.len();
+    if m == 0 || n == 0 {
         return;
     }
-    assert!(stride >= b.n && c.len() >= (m - 1) * stride + b.n);
+    assert!(stride >= n && c.len() >= (m - 1) * stride + n);
     if b.k == 0 {
-        return (0..m).for_each(|i| c[i * stride..][..b.n].fill(0.0));
+        return (0..m).for_each(|i| c[i * stride..][..n].fill(0.0));
     }
+    let b = Part { panels: b, first: columns.start, n };
     let c = Shared::new(c);
     let block = |index: usize| {
         let first = index * ROWS;
         let rows = ROWS.min(m - first);
         // SAFETY: block `index` has these rows, and no other has one of them.
-        let c = unsafe { c.slice(first * stride, (rows - 1) * stride + b.n) };
+        let c = unsafe { c.slice(first * stride, (rows - 1) * stride + n) };
         // The rows side by side, filled up with zeros.
-        let mut left = vec![0.0; b.k * ROWS];
+        let mut left = vec![0.0; b.panels.k * ROWS];
         for (p, column) in left.chunks_exact_mut(ROWS).enumerate() {
             column[..rows].iter_mut().enumerate().for_each(|(r, v)| *v = a.at(first + r, p));
         }
         block_of(exec.set(), rows, &left, b, c, stride);
     };
     let blocks = m.div_ceil(ROWS);
-    if m.saturating_mul(b.n).saturating_mul(b.k) < WORTH_SPREADING {
+    if m.saturating_mul(n).saturating_mul(b.panels.k) < WORTH_SPREADING {
         (0..blocks).for_each(block);
     } else {
         exec.pool().for_each(blocks, &block);
@@ -82,16 +116,16 @@ pub fn product(exec: Exec<'_>, m: usize, a: View<'_, f64>, b: &Panels, c: &mut [
 }
 
 /// Up to [`ROWS`] rows of the result.
-fn block_of(set: KernelSet, rows: usize, left: &[f64], b: &Panels, c: &mut [f64], stride: usize) {
+fn block_of(set: KernelSet, rows: usize, left: &[f64], b: Part<'_>, c: &mut [f64], stride: usize) {
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
-    unsafe fn avx2(rows: usize, left: &[f64], b: &Panels, c: &mut [f64], stride: usize) {
+    unsafe fn avx2(rows: usize, left: &[f64], b: Part<'_>, c: &mut [f64], stride: usize) {
         panels(rows, b, c, stride, |row, panel| sums::<2, true>(&left[row..], panel));
     }
 
     #[cfg(all(target_arch = "x86_64", isobit_avx512))]
     #[target_feature(enable = "avx512f")]
-    fn avx512(rows: usize, left: &[f64], b: &Panels, c: &mut [f64], stride: usize) {
+    fn avx512(rows: usize, left: &[f64], b: Part<'_>, c: &mut [f64], stride: usize) {
         match rows {
             1 => panels(rows, b, c, stride, |row, panel| avx512::sums::<1>(&left[row..], panel)),
             2..=4 => panels(rows, b, c, stride, |row, panel| avx512::sums::<4>(&left[row..], panel)),
@@ -114,15 +148,15 @@ fn block_of(set: KernelSet, rows: usize, left: &[f64], b: &Panels, c: &mut [f64]
 #[inline(always)]
 fn panels<const TILE: usize>(
     rows: usize,
-    b: &Panels,
+    b: Part<'_>,
     c: &mut [f64],
     stride: usize,
     sums: impl Fn(usize, &[f64]) -> [[f64; COLUMNS]; TILE],
 ) {
-    for (index, first) in (0..b.n).step_by(COLUMNS).enumerate() {
+    for first in (0..b.n).step_by(COLUMNS) {
         let columns = COLUMNS.min(b.n - first);
         for row in (0..rows).step_by(TILE) {
-            let sums = sums(row, b.panel(index));
+            let sums = sums(row, b.panel(first));
             for (r, sums) in sums.iter().enumerate().take(rows - row) {
                 c[(row + r) * stride + first..][..columns].copy_from_slice(&sums[..columns]);
             }

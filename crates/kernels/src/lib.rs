@@ -20,6 +20,7 @@ mod packed;
 pub mod pool;
 pub mod recurrent;
 pub mod reduce;
+mod rounds;
 mod scratch;
 mod shared;
 mod split;
@@ -29,6 +30,7 @@ pub mod transpose;
 
 pub use exec::{Exec, KernelSet, Parallel, Serial, UnknownKernelSet};
 pub use packed::Panels;
+pub use rounds::rounds;
 pub(crate) use split::split;
 pub use split::{copy, rows};
 pub use threads::Threads;

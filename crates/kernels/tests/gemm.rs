@@ -3,8 +3,8 @@
 mod common;
 
 use common::{cases, elements, machines, same_bits};
-use isobit_kernels::double::{Panels, product};
-use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
+use isobit_kernels::double::{Panels, columns, product};
+use isobit_kernels::gemm::{Bias, COLUMNS, Epilogue, PackedB, View, gemm, gemm_columns, gemm_packed};
 use isobit_kernels::math::Unary;
 use isobit_kernels::{Exec, KernelSet};
 use isobit_numerics as num;
@@ -62,6 +62,50 @@ fn equals_the_definition() {
             let mut c = vec![7.0; m * ldc];
             gemm_packed(exec, m, av, &PackedB::new(exec, k, n, bv), &mut c, ldc, &epilogue);
             same_bits(&c, &expected, ("packed", what));
+        }
+    });
+}
+
+/// Some columns are those of the whole product, with what is added to them.
+#[test]
+fn columns_are_the_products() {
+    cases("gemm columns", 60, |rng| {
+        let (m, n, k) = (1 + rng.below(30), 1 + rng.below(200), rng.below(80));
+        let (a, b) = (elements(rng, m * k), elements(rng, k * n));
+        let (bias, added) = (elements(rng, n), elements(rng, m * n));
+        let start = rng.below(n.div_ceil(COLUMNS)) * COLUMNS;
+        let end = [n, start + rng.below(n.div_ceil(COLUMNS)) * COLUMNS][rng.below(2)].min(n);
+        let some = start..end;
+        let ldc = some.len() + rng.below(3);
+        let part = |x: &[f32]| -> Vec<f32> {
+            let rows = x.chunks_exact(n).map(|row| &row[some.clone()]);
+            rows.flat_map(|row| [row, &vec![7.0; ldc - row.len()]].concat()).collect()
+        };
+        let (av, bv) = (View::row_major(&a, k), View::row_major(&b, n));
+        let own = part(&added);
+        for (set, pool) in machines() {
+            let exec = Exec::new(set, &pool);
+            let packed = PackedB::new(exec, k, n, bv);
+            let epilogue =
+                |bias, add| Epilogue { bias: Bias::Columns(bias), add: Some(add), activation: None };
+            let mut whole = vec![0.0; m * n];
+            gemm_packed(exec, m, av, &packed, &mut whole, n, &epilogue(&bias, &added));
+            let mut c = vec![7.0; m * ldc];
+            let epilogue = epilogue(&bias[some.clone()], &own);
+            gemm_columns(exec, m, av, &packed, some.clone(), &mut c, ldc, &epilogue);
+            same_bits(&c, &part(&whole), (m, n, k, &some, set));
+
+            let wide = |x: &[f32]| x.iter().map(|&x| x.into()).collect::<Vec<f64>>();
+            let (a, b) = (wide(&a), wide(&b));
+            let panels = Panels::new(k, n, View::row_major(&b, n));
+            let (mut whole, mut c) = (vec![0.0; m * n], vec![7.0; m * ldc]);
+            product(exec, m, View::row_major(&a, k), &panels, &mut whole, n);
+            columns(exec, m, View::row_major(&a, k), &panels, some.clone(), &mut c, ldc);
+            for (c, whole) in c.chunks_exact(ldc.max(1)).zip(whole.chunks_exact(n)) {
+                let bits = |x: &[f64]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert_eq!(bits(&c[..some.len()]), bits(&whole[some.clone()]), "{:?}", (m, n, k, &some, set));
+                assert!(c[some.len()..].iter().all(|&c| c == 7.0));
+            }
         }
     });
 }

@@ -4,8 +4,7 @@
 
 use isobit_kernels::math::Unary;
 
-use crate::real::Real;
-use crate::recurrent::add;
+use crate::real::{Real, add};
 use crate::{BuildCtx, OpError, RunCtx};
 
 #[derive(Clone, Copy)]
@@ -129,79 +128,79 @@ pub(crate) fn activations(
     Ok(all.chunks(defaults.len()).map(<[_]>::to_vec).collect())
 }
 
-/// One entry's state, which a step replaces.
+/// States of some entries, one after the other, which a step replaces.
 pub(crate) struct State<'a, T> {
+    /// Elements of one entry.
+    pub(crate) units: usize,
     pub(crate) hidden: &'a mut [T],
     pub(crate) cell: &'a mut [T],
     pub(crate) scratch: &'a mut [T],
 }
 
 impl<T: Real> State<'_, T> {
-    /// `gates` holds P + Q of i, o, f, c.
+    /// The gates hold P + Q.
     pub(crate) fn lstm(
         &mut self,
         ctx: &RunCtx<'_>,
         (functions, clip): (&[Activation], Option<f32>),
-        gates: &mut [T],
+        [i, o, f, c]: [&mut [T]; 4],
         peepholes: &[T],
         coupled: bool,
     ) {
-        let h = self.hidden.len();
-        // Without peepholes nothing that comes first changes what o is of.
-        let at_once = peepholes.is_empty() && !coupled;
-        if at_once {
-            functions[0].apply(ctx, clip, &mut gates[..3 * h]);
-        }
-        let (i, rest) = gates.split_at_mut(h);
-        let (o, rest) = rest.split_at_mut(h);
-        let (f, c) = rest.split_at_mut(h);
-        let peep = |gate: &mut [T], p: &[T], cell: &[T]| {
-            for ((g, &p), &c) in gate.iter_mut().zip(p).zip(cell) {
+        let peep = |gate: &mut [T], which: usize, cell: &[T]| {
+            let Some(p) = peepholes.chunks_exact(self.units).nth(which) else { return };
+            for ((g, &c), &p) in gate.iter_mut().zip(cell).zip(p.iter().cycle()) {
                 *g = *g + p * c;
             }
         };
-        if !peepholes.is_empty() {
-            peep(i, &peepholes[..h], self.cell);
-            peep(f, &peepholes[2 * h..], self.cell);
-        }
-        if !at_once {
-            functions[0].apply(ctx, clip, i);
-            if coupled {
-                f.iter_mut().zip(i.iter()).for_each(|(f, &i)| *f = T::ONE - i);
-            } else {
-                functions[0].apply(ctx, clip, f);
-            }
+        peep(i, 0, self.cell);
+        functions[0].apply(ctx, clip, i);
+        if coupled {
+            f.iter_mut().zip(i.iter()).for_each(|(f, &i)| *f = T::ONE - i);
+        } else {
+            peep(f, 2, self.cell);
+            functions[0].apply(ctx, clip, f);
         }
         functions[1].apply(ctx, clip, c);
         T::keep(ctx.exec, self.cell, f, i, c);
-        if !peepholes.is_empty() {
-            peep(o, &peepholes[h..2 * h], self.cell);
-        }
-        if !at_once {
-            functions[0].apply(ctx, clip, o);
-        }
+        peep(o, 1, self.cell);
+        functions[0].apply(ctx, clip, o);
         self.scratch.copy_from_slice(self.cell);
         functions[2].apply(ctx, clip, self.scratch);
         T::products(ctx.exec, o, self.scratch, self.hidden);
     }
 
-    /// `gates` holds Q of z, r, n.
+    /// The gates z, r and n hold Q.
     pub(crate) fn gru_reset_last(
         &mut self,
         ctx: &RunCtx<'_>,
         (functions, clip): (&[Activation], Option<f32>),
-        gates: &mut [T],
-        projected: &[T],
+        [z, r, n]: [&mut [T]; 3],
+        projected: [&[T]; 3],
         late: &[T],
     ) {
-        let h = self.hidden.len();
-        let (zr, n) = gates.split_at_mut(2 * h);
-        add(zr, &projected[..2 * h]);
-        functions[0].apply(ctx, clip, zr);
-        for (i, n) in n.iter_mut().enumerate() {
-            *n = projected[2 * h + i] + zr[h + i] * (*n + late[i]);
+        add(z, projected[0]);
+        functions[0].apply(ctx, clip, z);
+        add(r, projected[1]);
+        functions[0].apply(ctx, clip, r);
+        for (((n, &r), &p), &late) in n.iter_mut().zip(&*r).zip(projected[2]).zip(late.iter().cycle()) {
+            *n = p + r * (*n + late);
         }
         functions[1].apply(ctx, clip, n);
-        T::mix(ctx.exec, self.hidden, zr, n);
+        T::mix(ctx.exec, self.hidden, z, n);
+    }
+
+    /// The gates z and r are what they are, and of n the candidate holds Q.
+    pub(crate) fn gru_reset_first(
+        &mut self,
+        ctx: &RunCtx<'_>,
+        (functions, clip): (&[Activation], Option<f32>),
+        z: &[T],
+        candidate: &mut [T],
+        projected: &[T],
+    ) {
+        add(candidate, projected);
+        functions[1].apply(ctx, clip, candidate);
+        T::mix(ctx.exec, self.hidden, z, candidate);
     }
 }

@@ -77,6 +77,7 @@ mod softmax;
 mod spectral_windows;
 mod spectrum;
 mod split_sequence;
+mod steps;
 mod strings;
 mod swiglu;
 mod tail;

@@ -2,11 +2,11 @@
 //! in f32 and round once at the end.
 
 use std::borrow::Cow;
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, Div, Mul, Neg, Range, Sub};
 
 use isobit_kernels::double::{self, Panels};
 use isobit_kernels::elementwise::{Binary, Operand, binary};
-use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_packed};
+use isobit_kernels::gemm::{Bias, Epilogue, PackedB, View, gemm, gemm_columns};
 use isobit_kernels::math::{Unary, unary_in_place};
 use isobit_kernels::{Exec, norm, recurrent};
 use isobit_numerics as num;
@@ -56,14 +56,17 @@ pub(crate) trait Real:
     type Right: Send + Sync;
     /// A right side of `k` rows and `n` columns.
     fn right(exec: Exec<'_>, k: usize, n: usize, b: View<'_, Self>) -> Self::Right;
-    /// `c`, of rows of `n`, = the product of `a`, of `m` rows, and the right side, plus a bias a column, plus `add`, which is
-    /// laid out as `c`.
-    fn times_right(
+    /// `c`, of rows `stride` apart, = the product of `a`, of `m` rows, and columns of the right side, plus a bias for each of these,
+    /// plus `add`, which is laid out as `c`. The columns begin and end at multiples of [`COLUMNS`], or end with the last one.
+    #[allow(clippy::too_many_arguments)]
+    fn times_columns(
         exec: Exec<'_>,
         m: usize,
         a: View<'_, Self>,
         b: &Self::Right,
+        columns: Range<usize>,
         c: &mut [Self],
+        stride: usize,
         bias: Option<&[Self]>,
         add: Option<&[Self]>,
     );
@@ -132,17 +135,19 @@ implement! {
     fn right(exec: Exec<'_>, k: usize, n: usize, b: View<'_, f32>) -> PackedB {
         PackedB::new(exec, k, n, b)
     }
-    fn times_right(
+    fn times_columns(
         exec: Exec<'_>,
         m: usize,
         a: View<'_, f32>,
         b: &PackedB,
+        columns: Range<usize>,
         c: &mut [f32],
+        stride: usize,
         bias: Option<&[f32]>,
         add: Option<&[f32]>,
     ) {
         let bias = bias.map_or(Bias::None, Bias::Columns);
-        gemm_packed(exec, m, a, b, c, b.n(), &Epilogue { bias, add, activation: None });
+        gemm_columns(exec, m, a, b, columns, c, stride, &Epilogue { bias, add, activation: None });
     }
     fn keep(exec: Exec<'_>, state: &mut [f32], forget: &[f32], input: &[f32], candidate: &[f32]) {
         recurrent::keep(exec, state, forget, input, candidate);
@@ -178,23 +183,27 @@ implement! {
     fn right(_: Exec<'_>, k: usize, n: usize, b: View<'_, f64>) -> Panels {
         Panels::new(k, n, b)
     }
-    fn times_right(
+    fn times_columns(
         exec: Exec<'_>,
         m: usize,
         a: View<'_, f64>,
         b: &Panels,
+        columns: Range<usize>,
         c: &mut [f64],
+        stride: usize,
         bias: Option<&[f64]>,
-        add: Option<&[f64]>,
+        plus: Option<&[f64]>,
     ) {
-        double::product(exec, m, a, b, c, b.n());
-        if let Some(bias) = bias {
-            for row in c.chunks_exact_mut(b.n().max(1)).take(m) {
-                row.iter_mut().zip(bias).for_each(|(c, b)| *c += b);
+        let n = columns.len();
+        double::columns(exec, m, a, b, columns, c, stride);
+        for row in 0..m {
+            let c = &mut c[row * stride..][..n];
+            if let Some(bias) = bias {
+                add(c, bias);
             }
-        }
-        if let Some(add) = add {
-            c[..m * b.n()].iter_mut().zip(add).for_each(|(c, a)| *c += a);
+            if let Some(plus) = plus {
+                add(c, &plus[row * stride..][..n]);
+            }
         }
     }
     fn keep(_: Exec<'_>, state: &mut [f64], forget: &[f64], input: &[f64], candidate: &[f64]) {
@@ -289,4 +298,9 @@ pub(crate) fn number(ctx: &RunCtx<'_>, t: &Tensor) -> Result<f64, OpError> {
         [x] => Ok(*x),
         other => Err(OpError::input(format!("{} numbers where one is expected", other.len()))),
     }
+}
+
+/// x + y into x.
+pub(crate) fn add<T: Real>(x: &mut [T], y: &[T]) {
+    x.iter_mut().zip(y).for_each(|(x, &y)| *x = *x + y);
 }

@@ -1,20 +1,18 @@
 //! LSTM, GRU and RNN: what they share. For each direction P = chain(X, W) + bias is one product for many steps; then, step
-//! by step, Q = chain(H, R), and the cell (see `cells`) makes the next state of P and Q. An entry of the batch past its
+//! by step (see `steps`), Q = chain(H, R), and the cell (see `cells`) makes the next state of P and Q. An entry of the batch past its
 //! sequence's end keeps its state, and its output is zero. f64 computes in f64, the others in f32.
 
 use std::borrow::Cow;
-use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
+use isobit_kernels::Exec;
 use isobit_kernels::gemm::View;
-use isobit_kernels::{Exec, Serial};
-use isobit_tensor::{DType, Tensor, recycle};
+use isobit_tensor::{DType, Tensor};
 
 use crate::arith::floats;
 use crate::axes::{bounded, fact, ints};
-use crate::cells::{Activation, Cell, State, activations};
-use crate::memory::buffer;
+use crate::cells::{Activation, Cell, activations};
 use crate::real::{Real, check_real, elements, real, write};
+use crate::steps::Walk;
 use crate::transpose::transpose;
 use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
 
@@ -26,12 +24,12 @@ pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("RNN", 22, |ctx| recurrent(ctx, Cell::Plain)),
 ];
 
-struct Recurrent {
-    cell: Cell,
+pub(crate) struct Recurrent {
+    pub(crate) cell: Cell,
     /// For each direction whether it goes from the end, and its activations.
-    directions: Vec<(bool, Vec<Activation>)>,
-    clip: Option<f32>,
-    hidden: usize,
+    pub(crate) directions: Vec<(bool, Vec<Activation>)>,
+    pub(crate) clip: Option<f32>,
+    pub(crate) hidden: usize,
     batch_first: bool,
     outputs: usize,
     /// For each direction, where W and R are constant and computed with in f32.
@@ -39,16 +37,15 @@ struct Recurrent {
 }
 
 /// The weights of one direction.
-struct Packed<T: Real> {
+pub(crate) struct Packed<T: Real> {
     /// Features of an input.
-    features: usize,
-    input: T::Right,
-    /// Applied to the state at the start of a step.
-    state: T::Right,
-    /// Columns of the product with the state.
-    width: usize,
+    pub(crate) features: usize,
+    /// For each gate.
+    pub(crate) input: Vec<T::Right>,
+    /// For each gate, or each but the last, that are applied to the state at the start of a step.
+    pub(crate) state: Vec<T::Right>,
     /// Applied to what the reset gate leaves of it (GRU, unless its reset is last).
-    reset: Option<T::Right>,
+    pub(crate) reset: Option<T::Right>,
 }
 
 fn recurrent(ctx: &BuildCtx<'_>, cell: Cell) -> Result<Box<dyn Op>, OpError> {
@@ -89,7 +86,7 @@ fn recurrent(ctx: &BuildCtx<'_>, cell: Cell) -> Result<Box<dyn Op>, OpError> {
 
 impl Recurrent {
     /// Rows of W and R for one direction.
-    fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.cell.gates() * self.hidden
     }
 
@@ -108,22 +105,17 @@ impl Recurrent {
                 "W of shape {w_shape:?} and R of shape {r_shape:?}; expected [{d}, {rows}, input] and [{d}, {rows}, {h}]",
             )));
         }
-        let reset_first = matches!(self.cell, Cell::Gru { reset_last: false });
-        let width = if reset_first { 2 * h } else { rows };
-        Ok((0..d)
-            .map(|i| {
-                let w = View::transposed(&w[i * rows * k..][..rows * k], k);
-                let r = &r[i * rows * h..][..rows * h];
-                let last = View::transposed(&r[width * h..], h);
-                Packed {
-                    features: k,
-                    input: T::right(exec, k, rows, w),
-                    state: T::right(exec, h, width, View::transposed(r, h)),
-                    width,
-                    reset: reset_first.then(|| T::right(exec, h, h, last)),
-                }
-            })
-            .collect())
+        let direction = |i: usize| {
+            let (w, r) = (&w[i * rows * k..][..rows * k], &r[i * rows * h..][..rows * h]);
+            let gates = |w: &[T], k: usize| -> Vec<T::Right> {
+                let gate = |gate: usize| &w[gate * h * k..][..h * k];
+                (0..self.cell.gates()).map(|g| T::right(exec, k, h, View::transposed(gate(g), k))).collect()
+            };
+            let mut state = gates(r, h);
+            let reset = matches!(self.cell, Cell::Gru { reset_last: false }).then(|| state.pop()).flatten();
+            Packed { features: k, input: gates(w, k), state, reset }
+        };
+        Ok((0..d).map(direction).collect())
     }
 
     /// An optional operand of the given extents, or zeros.
@@ -259,16 +251,16 @@ impl Recurrent {
                 packed,
                 data: &data,
                 sums: &sums,
+                steps,
                 batch,
                 lengths: &lengths,
                 late,
                 peepholes: peepholes.get(i * 3 * h..(i + 1) * 3 * h).unwrap_or(&[]),
             };
             let mut states = [start(&first[0]), start(&first[1])];
-            let mut outputs: Vec<&mut [T]> = y.chunks_exact_mut(h.max(1)).collect();
-            walk.run(ctx, steps, states.each_mut().map(Vec::as_mut_slice), |t, b| {
-                outputs.get_mut((t * d + i) * batch + b).map(std::mem::take).unwrap_or_default()
-            })?;
+            let outputs = y.chunks_exact_mut(h).enumerate();
+            let outputs = outputs.filter(|(at, _)| at / batch % d == i).map(|(_, output)| output).collect();
+            walk.run(ctx, states.each_mut().map(Vec::as_mut_slice), outputs)?;
             for (last, state) in last.iter_mut().zip(states) {
                 last.extend(state);
             }
@@ -294,237 +286,4 @@ fn lengths(given: Option<&Tensor>, steps: usize, batch: usize) -> Result<Vec<usi
     let lengths = ints(given)?.into_iter().map(|n| usize::try_from(n).ok().filter(|&n| n <= steps));
     let lengths = lengths.collect::<Option<Vec<_>>>().filter(|l| l.len() == batch);
     lengths.ok_or_else(|| OpError::input(format!("sequence_lens must be {batch} numbers from 0 to {steps}")))
-}
-
-/// Elements of state from which the entries of a step are worth more than one thread.
-const PARALLEL: usize = 1024;
-/// Entries of the batch that a thread must have to go through the steps with them by itself.
-const ENTRIES: usize = 2;
-
-/// Elements of P that are computed together: they stay in the second-level cache until their steps have used them.
-const PROJECTED: usize = 1 << 18;
-
-/// One direction's way through the steps.
-struct Walk<'a, T: Real> {
-    op: &'a Recurrent,
-    direction: usize,
-    packed: &'a Packed<T>,
-    /// X, `[steps, batch, features]`.
-    data: &'a [T],
-    /// Added to P.
-    sums: &'a [T],
-    batch: usize,
-    lengths: &'a [usize],
-    /// Added to the hidden gate's Q (GRU whose reset is last).
-    late: &'a [T],
-    peepholes: &'a [T],
-}
-
-/// Entries of the batch on their way.
-struct Entries<'y, T> {
-    range: Range<usize>,
-    hidden: &'y mut [T],
-    cell: &'y mut [T],
-    /// Where their outputs go, step by step.
-    outputs: Vec<&'y mut [T]>,
-    room: Room<T>,
-}
-
-/// What a walk keeps between its steps and within them.
-struct Room<T> {
-    /// Products with the states, `[entries, width]`.
-    q: Vec<T>,
-    /// `[entries, hidden]`: what the reset gate leaves of the states, and candidates (GRU), and what a cell needs.
-    kept: Vec<T>,
-    candidates: Vec<T>,
-    scratch: Vec<T>,
-    /// P of as many steps as are computed together, `[steps, entries, rows]`, and of what.
-    projected: Vec<T>,
-    gathered: Vec<T>,
-}
-
-impl<T: Real> Room<T> {
-    /// For entries whose rows and states are within the limit on memory, however many threads share them; the rest is bounded.
-    fn new(walk: &Walk<'_, T>, steps: usize, entries: usize) -> Self {
-        let (h, rows) = (walk.op.hidden, walk.op.rows());
-        let together = (PROJECTED / (entries * rows).max(1)).clamp(1, steps.max(1));
-        Self {
-            q: buffer(entries * walk.packed.width),
-            kept: buffer(entries * h),
-            candidates: buffer(entries * h),
-            scratch: buffer(entries * h),
-            projected: buffer(together * entries * rows),
-            gathered: Vec::new(),
-        }
-    }
-
-    fn give_back(self) {
-        for buffer in [self.q, self.kept, self.candidates, self.scratch, self.projected] {
-            recycle::give(buffer);
-        }
-    }
-}
-
-impl<T: Real> Walk<'_, T> {
-    /// Goes through the steps from `states`, the hidden ones and the cells', and leaves the last ones there. `output` is where
-    /// the output of a step and an entry goes; each is asked for once.
-    ///
-    /// With entries enough each thread has some of its own for all steps: no thread ever waits for another.
-    fn run<'y>(
-        &self,
-        ctx: &RunCtx<'_>,
-        steps: usize,
-        [mut hidden, mut cell]: [&'y mut [T]; 2],
-        mut output: impl FnMut(usize, usize) -> &'y mut [T],
-    ) -> Result<(), OpError> {
-        let (h, batch, threads) = (self.op.hidden, self.batch, ctx.exec.pool().threads());
-        // What a step keeps must be within the limit on a tensor's bytes, however many share it.
-        ctx.memory.check::<T>(&[batch, self.packed.width.max(h).max(self.op.rows())])?;
-        let apart = threads > 1 && batch >= ENTRIES * threads && batch * h >= PARALLEL;
-        let pieces = if apart { threads } else { 1 };
-        let mut all = Vec::with_capacity(pieces);
-        for piece in 0..pieces {
-            let range = piece * batch / pieces..(piece + 1) * batch / pieces;
-            let cut = |states: &mut &'y mut [T]| {
-                // A cell without cells' states has none.
-                let len = (range.len() * h).min(states.len());
-                let (own, rest) = std::mem::take(states).split_at_mut(len);
-                *states = rest;
-                own
-            };
-            let (hidden, cell) = (cut(&mut hidden), cut(&mut cell));
-            let outputs = (0..steps).flat_map(|t| range.clone().map(move |b| (t, b)));
-            let outputs = outputs.map(|(t, b)| output(t, b)).collect();
-            // All by this thread, which runs the next ones, too: what it gives back is there again.
-            let room = Room::new(self, steps, range.len());
-            all.push(Mutex::new(Entries { range, hidden, cell, outputs, room }));
-        }
-        if let [entries] = &mut all[..] {
-            self.go(ctx, steps, entries.get_mut().unwrap_or_else(PoisonError::into_inner));
-        } else {
-            ctx.exec.pool().for_each(pieces, &|piece| {
-                let alone = RunCtx { exec: Exec::new(ctx.exec.set(), &Serial), ..*ctx };
-                self.go(&alone, steps, &mut all[piece].lock().unwrap_or_else(PoisonError::into_inner));
-            });
-        }
-        for entries in all {
-            entries.into_inner().unwrap_or_else(PoisonError::into_inner).room.give_back();
-        }
-        Ok(())
-    }
-
-    /// P of some entries in some of their steps: `[steps, entries, rows]`. Past the end of a sequence it has no meaning.
-    fn project(
-        &self,
-        ctx: &RunCtx<'_>,
-        entries: &Range<usize>,
-        steps: Range<usize>,
-        gathered: &mut Vec<T>,
-        projected: &mut [T],
-    ) {
-        let (k, batch) = (self.packed.features, self.batch);
-        let (reverse, _) = self.op.directions[self.direction];
-        let x = if !reverse && entries.len() == batch {
-            &self.data[steps.start * batch * k..][..steps.len() * batch * k]
-        } else {
-            gathered.clear();
-            for s in steps.clone() {
-                for b in entries.clone() {
-                    let length = self.lengths[b];
-                    let at = if reverse { length.checked_sub(s + 1) } else { Some(s) };
-                    match at.filter(|&at| at < length) {
-                        Some(at) => gathered.extend(&self.data[(at * batch + b) * k..][..k]),
-                        None => gathered.resize(gathered.len() + k, T::ZERO),
-                    }
-                }
-            }
-            gathered
-        };
-        let (rows, view) = (steps.len() * entries.len(), View::row_major(x, k));
-        T::times_right(ctx.exec, rows, view, &self.packed.input, projected, Some(self.sums), None);
-    }
-
-    fn go(&self, ctx: &RunCtx<'_>, steps: usize, entries: &mut Entries<'_, T>) {
-        let (h, rows) = (self.op.hidden, self.op.rows());
-        let (first, count) = (entries.range.start, entries.range.len());
-        let (reverse, functions) = &self.op.directions[self.direction];
-        let width = self.packed.width;
-        let Entries { hidden, cell, outputs, room, .. } = entries;
-        let Room { q, kept, candidates, scratch, projected, gathered } = room;
-        let together = (projected.len() / (count * rows).max(1)).max(1);
-        for s in 0..steps {
-            // Past its end a sequence is left as it is.
-            let running = |b: usize| s < self.lengths[first + b];
-            let at = |b: usize| if *reverse { self.lengths[first + b] - 1 - s } else { s };
-            if s % together == 0 {
-                let soon = s..steps.min(s + together);
-                self.project(ctx, &entries.range, soon, gathered, projected);
-            }
-            let projected = &projected[s % together * count * rows..][..count * rows];
-            let row = |b: usize| &projected[b * rows..][..rows];
-            let state = View::row_major(hidden, h);
-            let sum = matches!(self.op.cell, Cell::Lstm { .. } | Cell::Plain).then_some(projected);
-            T::times_right(ctx.exec, count, state, &self.packed.state, q, None, sum);
-            if let Some(reset) = &self.packed.reset {
-                for b in (0..count).filter(|&b| running(b)) {
-                    let gates = &mut q[b * width..(b + 1) * width];
-                    add(gates, &row(b)[..width]);
-                    functions[0].apply(ctx, self.op.clip, gates);
-                    let (hidden, kept) = (&hidden[b * h..][..h], &mut kept[b * h..][..h]);
-                    for ((kept, &r), &x) in kept.iter_mut().zip(&gates[h..]).zip(hidden) {
-                        *kept = r * x;
-                    }
-                }
-                let state = View::row_major(&kept[..], h);
-                T::times_right(ctx.exec, count, state, reset, candidates, None, None);
-            }
-            let states = q.chunks_exact_mut(width.max(1)).zip(hidden.chunks_exact_mut(h.max(1)));
-            let mut cells = cell.chunks_exact_mut(h.max(1));
-            let mut candidates = candidates.chunks_exact_mut(h.max(1));
-            let mut spare = scratch.chunks_exact_mut(h.max(1));
-            let states = states.map(|(gates, hidden)| {
-                let cell = cells.next().unwrap_or(&mut []);
-                let candidate = candidates.next().unwrap_or(&mut []);
-                (gates, State { hidden, cell, scratch: spare.next().unwrap_or(&mut []) }, candidate)
-            });
-            let own = (functions.as_slice(), self.op.clip);
-            let (op, late, peepholes) = (self.op, self.late, self.peepholes);
-            let advance =
-                |b: usize, gates: &mut [T], state: &mut State<'_, T>, candidate: &mut [T]| match op.cell {
-                    Cell::Lstm { coupled } => state.lstm(ctx, own, gates, peepholes, coupled),
-                    Cell::Gru { reset_last: true } => state.gru_reset_last(ctx, own, gates, row(b), late),
-                    Cell::Gru { .. } => {
-                        add(candidate, &row(b)[2 * h..]);
-                        functions[1].apply(ctx, op.clip, candidate);
-                        T::mix(ctx.exec, state.hidden, gates, candidate);
-                    }
-                    Cell::Plain => {
-                        functions[0].apply(ctx, op.clip, gates);
-                        state.hidden.copy_from_slice(gates);
-                    }
-                };
-            if ctx.exec.pool().threads() > 1 && count > 1 && count * h >= PARALLEL {
-                let states: Vec<_> = states.map(Mutex::new).collect();
-                ctx.exec.pool().for_each(count, &|b| {
-                    if running(b) {
-                        let mut entry = states[b].lock().unwrap_or_else(PoisonError::into_inner);
-                        let (gates, state, candidate) = &mut *entry;
-                        advance(b, gates, state, candidate);
-                    }
-                });
-            } else {
-                for (b, (gates, mut state, candidate)) in states.enumerate().filter(|&(b, _)| running(b)) {
-                    advance(b, gates, &mut state, candidate);
-                }
-            }
-            for b in (0..count).filter(|&b| running(b)) {
-                outputs[at(b) * count + b].copy_from_slice(&hidden[b * h..(b + 1) * h]);
-            }
-        }
-    }
-}
-
-/// x + y into x.
-pub(crate) fn add<T: Real>(x: &mut [T], y: &[T]) {
-    x.iter_mut().zip(y).for_each(|(x, &y)| *x = *x + y);
 }

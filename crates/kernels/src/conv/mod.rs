@@ -186,12 +186,12 @@ fn turned(exec: Exec<'_>, c: &Conv2d, x: &[f32], filters: &PackedB, epilogue: &E
             Bias::Rows(b) => Bias::Columns(&b[..gm]),
             other => other,
         };
-        let (a, b) = (Left::View(View::row_major(x, taps)), Right::Packed(filters));
+        let (a, b) = (Left::View(View::row_major(x, taps)), Right::Packed(filters, 0));
         return product(exec, [1, gm, taps], a, b, y, gm, &Epilogue { bias, ..*epilogue });
     }
     let mut result = scratch::take();
     result.resize(pixels * gm, 0.0);
-    let (extents, b, none) = ([pixels, gm, taps], Right::Packed(filters), Epilogue::default());
+    let (extents, b, none) = ([pixels, gm, taps], Right::Packed(filters, 0), Epilogue::default());
     if c.is_pointwise() {
         product(exec, extents, Left::View(View::transposed(x, pixels)), b, &mut result, gm, &none);
     } else {

@@ -14,6 +14,8 @@ const NC: usize = 256;
 const MC: usize = 144;
 /// Columns after which the epilogue visits what is complete.
 const FINISH: usize = 256;
+/// Every multiple of so many columns begins a panel, whatever the kernel set.
+pub const COLUMNS: usize = 32;
 /// Rows up to which a right side that lies in rows is read where it is: packing would cost more than it saves.
 const FEW_ROWS: usize = 64;
 
@@ -55,7 +57,29 @@ pub fn gemm_packed(
     ldc: usize,
     epilogue: &Epilogue<'_>,
 ) {
-    product(exec, [m, b.n, b.k], Left::View(a), Right::Packed(b), c, ldc, epilogue);
+    gemm_columns(exec, m, a, b, 0..b.n, c, ldc, epilogue);
+}
+
+/// As [`gemm_packed`] of some of the columns: `c` has only these, and so have the epilogue's operands. They begin and end at
+/// multiples of [`COLUMNS`], or end with the last one.
+///
+/// # Panics
+/// When an operand is smaller than its extents, the columns are others, or `b` was packed for another kernel set.
+#[allow(clippy::too_many_arguments)] // the BLAS argument list
+pub fn gemm_columns(
+    exec: Exec<'_>,
+    m: usize,
+    a: View<'_>,
+    b: &PackedB,
+    columns: Range<usize>,
+    c: &mut [f32],
+    ldc: usize,
+    epilogue: &Epilogue<'_>,
+) {
+    let at_edge = |column: usize| column.is_multiple_of(COLUMNS) || column == b.n;
+    assert!(at_edge(columns.start) && at_edge(columns.end) && columns.end <= b.n, "{columns:?} of {}", b.n);
+    let right = Right::Packed(b, columns.start);
+    product(exec, [m, columns.len(), b.k], Left::View(a), right, c, ldc, epilogue);
 }
 
 /// A product for each pair of offsets into `a` and `b` (row-major matrices), into consecutive matrices of `c`.
@@ -111,8 +135,8 @@ pub(crate) enum Right<'a> {
     Direct(View<'a>),
     /// Columns that are packed as they are needed.
     Columns(&'a dyn Columns),
-    /// Packed before.
-    Packed(&'a PackedB),
+    /// Packed before; the columns from one on, with which a panel begins.
+    Packed(&'a PackedB, usize),
 }
 
 impl<'a> Right<'a> {
@@ -148,8 +172,9 @@ pub(crate) fn product(
     match b {
         Right::Direct(b) => assert!(b.holds(k, n), "B is smaller than {k} x {n}"),
         Right::Columns(_) => {}
-        Right::Packed(b) => {
-            assert!(b.set == exec.set() && b.k == k && b.n == n, "B was packed for another product");
+        Right::Packed(b, first) => {
+            let inside = first.checked_add(n).is_some_and(|end| end <= b.n);
+            assert!(b.set == exec.set() && b.k == k && inside, "B was packed for another product");
         }
     }
     if m == 0 || n == 0 {
@@ -224,7 +249,7 @@ impl Product<'_> {
         let (k, nr) = (self.k, self.nr);
         let (mut a_block, mut b_block) = (scratch::take(), scratch::take());
         let mut edge = [0.0f32; 12 * 32];
-        let most = if let Right::Packed(_) = self.b { n.len() } else { NC };
+        let most = if let Right::Packed(..) = self.b { n.len() } else { NC };
         let few = micro::few(self.exec.set()).min(self.rows);
         for jc in n.clone().step_by(most) {
             let nc = most.min(n.end - jc);
@@ -292,7 +317,7 @@ impl Product<'_> {
     fn pack_columns(&self, k0: usize, kc: usize, jc: usize, nc: usize, block: &mut Vec<f32>) {
         let nr = self.nr;
         match self.b {
-            Right::Packed(_) => {}
+            Right::Packed(..) => {}
             Right::Columns(columns) => {
                 block.resize(nc.next_multiple_of(nr) * kc + PAD, 0.0);
                 columns.pack(self.exec.set(), k0, kc, jc, nc, nr, block);
@@ -312,7 +337,7 @@ impl Product<'_> {
     /// From a panel of columns to the next one.
     fn panel(&self, kc: usize) -> usize {
         match self.b {
-            Right::Packed(_) => self.k * self.nr,
+            Right::Packed(..) => self.k * self.nr,
             Right::Columns(_) => kc * self.nr,
             Right::Direct(_) => self.nr,
         }
@@ -330,8 +355,8 @@ impl Product<'_> {
     ) -> Place<'b> {
         let nr = self.nr;
         match &self.b {
-            Right::Packed(b) => {
-                let from = (jc + jr) * self.k + k0 * nr;
+            Right::Packed(b, first) => {
+                let from = (first + jc + jr) * self.k + k0 * nr;
                 Place { data: &b.panels[from..], row: 1, step: nr }
             }
             Right::Columns(_) => Place { data: &block[jr * kc..], row: 1, step: nr },

@@ -11,8 +11,8 @@ mod pack;
 mod peak;
 mod scalar;
 
+pub use driver::{COLUMNS, gemm, gemm_batch, gemm_columns, gemm_packed};
 pub(crate) use driver::{Left, Right, product};
-pub use driver::{gemm, gemm_batch, gemm_packed};
 pub use epilogue::{Bias, Epilogue};
 pub(crate) use pack::{Columns, pack_transposed};
 pub use pack::{PackedA, PackedB};
