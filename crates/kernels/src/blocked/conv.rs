@@ -220,7 +220,7 @@ pub fn pack(exec: Exec<'_>, weights: &Weights, w: &[f32]) -> Panels {
             // SAFETY: a panel belongs to its piece alone.
             let out = unsafe { shared.slice(g * group + first * steps, steps * width) };
             let view = View::transposed(&w[g * gm * steps..][..gm * steps], steps);
-            pack_transposed(&view, 0, first, width.min(gm - first), width, out);
+            pack_transposed(exec.set(), &view, 0, first, width.min(gm - first), width, out);
         });
     })
 }

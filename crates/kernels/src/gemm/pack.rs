@@ -1,5 +1,6 @@
 use super::{View, micro};
 use crate::shared::Shared;
+use crate::transpose::transpose_into;
 use crate::{Exec, KernelSet, Panels};
 
 /// What the columns of the right side are packed from.
@@ -23,7 +24,7 @@ impl Columns for View<'_> {
                     _ => panel_of::<8>(set, from, self.row_stride, cols, out),
                 }
             } else {
-                pack_transposed(self, k0, j0, cols, nr, out);
+                pack_transposed(set, self, k0, j0, cols, nr, out);
             }
         }
     }
@@ -57,9 +58,20 @@ fn panel_of<const NR: usize>(set: KernelSet, x: &[f32], step: usize, cols: usize
 }
 
 /// Columns that are far apart: read each along k, in blocks that keep the written lines in cache.
-pub(crate) fn pack_transposed(b: &View<'_>, k0: usize, j0: usize, cols: usize, nr: usize, out: &mut [f32]) {
+pub(crate) fn pack_transposed(
+    set: KernelSet,
+    b: &View<'_>,
+    k0: usize,
+    j0: usize,
+    cols: usize,
+    nr: usize,
+    out: &mut [f32],
+) {
     const BLOCK: usize = 16;
     let kc = out.len() / nr;
+    if b.row_stride == 1 && cols == nr {
+        return transpose_into(set, &b.data[j0 * b.col_stride + k0..], b.col_stride, nr, kc, out);
+    }
     for p0 in (0..kc).step_by(BLOCK) {
         let p1 = kc.min(p0 + BLOCK);
         for j in 0..nr {
