@@ -1,6 +1,5 @@
 //! ConvInteger and QLinearConv: exact sums of products in i32, which wraps.
 
-use isobit_kernels::Exec;
 use isobit_kernels::integer::{Bytes, PackedFilters, Requantize, Results, conv};
 use isobit_tensor::{DType, Tensor};
 
@@ -10,7 +9,7 @@ use crate::conv::{Conv, HELD};
 use crate::quantize::{bytes, less_zeros, number, of_bytes, saturate};
 use crate::taps::{Axis, Taps};
 use crate::window::Geometry;
-use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, RunCtx};
+use crate::{BuildCtx, Fact, Inputs, Op, OpDef, OpError, Packs, RunCtx};
 
 pub(crate) static FAMILY: &[OpDef] = &[
     OpDef::onnx("ConvInteger", 10, |ctx| build(ctx, false)),
@@ -37,7 +36,7 @@ fn build(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
     let [at, _, zero] = op.positions();
     let zero_known = !ctx.has_input(zero) || ctx.constant(zero).is_some();
     if let Some(w) = ctx.constant(at).filter(|w| w.rank() > 2 && zero_known) {
-        op.filters = Some(Filters::new(ctx.packs.exec(), op.conv.groups, w, ctx.constant(zero))?);
+        op.filters = Some(Filters::new(ctx.packs, op.conv.groups, w, ctx.constant(zero))?);
         w.release();
     }
     ctx.one(op)
@@ -49,15 +48,9 @@ fn small<'a>(t: &'a Tensor, zero: Option<&'a Tensor>, lines: usize) -> Result<By
 }
 
 impl Filters {
-    fn new(exec: Exec<'_>, groups: usize, w: &Tensor, zero: Option<&Tensor>) -> Result<Self, OpError> {
+    fn new(packs: &dyn Packs, groups: usize, w: &Tensor, zero: Option<&Tensor>) -> Result<Self, OpError> {
         bounded([w])?;
-        let shape = w.shape().to_vec();
-        let &[filters, channels, ref kernel @ ..] = &shape[..] else {
-            return Err(OpError::shape(format!("weights of shape {shape:?}")));
-        };
-        let extents = [filters, channels, kernel.iter().product()];
-        let packed = PackedFilters::new(exec, groups, extents, small(w, zero, filters)?);
-        Ok(Self { shape, packed })
+        Ok(Self { shape: w.shape().to_vec(), packed: packs.filters_of_bytes(groups, w, zero)? })
     }
 }
 
@@ -179,7 +172,7 @@ impl Op for IntegerConv {
         let w = match &self.filters {
             Some(w) => w,
             None => {
-                made = Filters::new(ctx.exec, self.conv.groups, inputs.get(at)?, inputs.opt(zero_w))?;
+                made = Filters::new(&ctx.exec, self.conv.groups, inputs.get(at)?, inputs.opt(zero_w))?;
                 &made
             }
         };

@@ -28,10 +28,8 @@ fn build(ctx: &BuildCtx<'_>, requantize: bool) -> Result<Box<dyn Op>, OpError> {
     let mut op = Product { requantize, packed: None };
     let [[_, b], [_, zero]] = [op.positions(), op.zeros()];
     let zero_known = !ctx.has_input(zero) || ctx.constant(zero).is_some();
-    if let Some(b) = ctx.constant(b).filter(|b| b.rank() == 2 && zero_known) {
-        let (k, n) = (b.shape()[0], b.shape()[1]);
-        let right = small(b, ctx.constant(zero), n)?;
-        op.packed = right.map(|right| PackedBytes::new(ctx.packs.exec(), k, n, right));
+    if let Some(b) = ctx.constant(b).filter(|b| b.rank() == 2 && zero_known && bytes(b).is_some()) {
+        op.packed = Some(ctx.packs.right_of_bytes(b, ctx.constant(zero))?);
         b.release();
     }
     ctx.one(op)

@@ -10,7 +10,7 @@
 //! 16..32    sum of the entries' heads
 //! 32..      for each entry its key (32 bytes), where its numbers start (bytes, a multiple of 64), how many they are (u64
 //!           little-endian each), and their sum
-//! then      the numbers, f32 little-endian
+//! then      the numbers, f32 or words of 32 bits, little-endian
 //! ```
 //!
 //! A sum is XXH3 of 128 bits, little-endian: it finds what a disk or a copy has spoiled. Against somebody who can write to the folder no
@@ -108,7 +108,7 @@ impl Packs for Packer<'_> {
         self.exec
     }
 
-    fn panels(&self, form: &Form, weights: &Tensor) -> Result<Panels, OpError> {
+    fn panels(&self, form: &Form<'_>, weights: &Tensor) -> Result<Panels, OpError> {
         let Some(root) = kept(weights).filter(|_| self.path.is_some()) else {
             return form.pack(self.exec, weights);
         };
@@ -127,19 +127,36 @@ impl Packs for Packer<'_> {
 
 /// The root of weights whose packed form is kept.
 fn kept(weights: &Tensor) -> Option<Hash> {
-    weights.sealed().filter(|_| weights.dtype() == DType::F32 && weights.byte_len() >= SMALLEST)
+    let packed = matches!(weights.dtype(), DType::F32 | DType::I8 | DType::U8);
+    weights.sealed().filter(|_| packed && weights.byte_len() >= SMALLEST)
 }
 
 /// What a packed form is found by.
-fn key(form: &Form, root: &Hash) -> Hash {
+fn key(form: &Form<'_>, root: &Hash) -> Hash {
     let mut hasher = blake3::Hasher::new();
-    match *form {
-        Form::Right { turned } => hasher.update(&[0, turned.into()]),
-        Form::Filters(Weights { groups, .. }) => {
-            // The other extents are the weights' own.
-            hasher.update(&[1, 0]).update(&(groups as u64).to_le_bytes())
+    let zeros = |hasher: &mut blake3::Hasher, zero: Option<&Tensor>| {
+        hasher.update(&[zero.is_some().into()]);
+        if let Some(zero) = zero {
+            hasher.update(zero.root().as_bytes());
         }
     };
+    match *form {
+        Form::Right { turned } => {
+            hasher.update(&[0, turned.into()]);
+        }
+        Form::Filters(Weights { groups, .. }) => {
+            // The other extents are the weights' own.
+            hasher.update(&[1, 0]).update(&(groups as u64).to_le_bytes());
+        }
+        Form::RightOfBytes { zero } => {
+            hasher.update(&[2]);
+            zeros(&mut hasher, zero);
+        }
+        Form::FiltersOfBytes { groups, zero } => {
+            hasher.update(&[3]).update(&(groups as u64).to_le_bytes());
+            zeros(&mut hasher, zero);
+        }
+    }
     hasher.update(root.as_bytes()).finalize().into()
 }
 
@@ -157,24 +174,39 @@ fn file_name(set: KernelSet, roots: &[Hash]) -> String {
 /// that packs otherwise takes no file of this one.
 fn way_of_packing(set: KernelSet) -> Hash {
     let exec = Exec::new(set, &isobit_kernels::Serial);
+    let floats = |shape: &[usize]| {
+        let numbers = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
+        Tensor::new(shape, numbers).ok()
+    };
+    let bytes = |shape: &[usize]| {
+        let numbers = (0..shape.iter().product::<usize>()).map(|i| (i * 7 % 251) as u8).collect();
+        Tensor::new::<u8>(shape, numbers).ok()
+    };
     let filters = |groups, filters, channels, kernel| {
-        (
-            Form::Filters(Weights { groups, filters, channels, kernel }),
-            [filters, channels * kernel[0] * kernel[1]],
-        )
+        let form = Form::Filters(Weights { groups, filters, channels, kernel });
+        (form, floats(&[filters, channels * kernel[0] * kernel[1]]))
+    };
+    let (zero, zeros) = (bytes(&[1]), bytes(&[40]));
+    let middle = Tensor::vector(vec![128u8]);
+    let of_bytes = |groups, filters, channels, zero| {
+        (Form::FiltersOfBytes { groups, zero }, bytes(&[filters, channels, 3, 2]))
     };
     let forms = [
-        (Form::Right { turned: false }, [37, 77]),
-        (Form::Right { turned: true }, [77, 37]),
+        (Form::Right { turned: false }, floats(&[37, 77])),
+        (Form::Right { turned: true }, floats(&[77, 37])),
         filters(1, 77, 5, [3, 2]),
         filters(2, 96, 16, [1, 2]),
         filters(19, 19, 1, [2, 3]),
+        (Form::RightOfBytes { zero: zero.as_ref() }, bytes(&[37, 77])),
+        (Form::RightOfBytes { zero: zeros.as_ref() }, bytes(&[18, 40])),
+        of_bytes(1, 40, 5, zeros.as_ref()),
+        of_bytes(2, 38, 7, Some(&middle)),
+        of_bytes(19, 19, 1, zero.as_ref()),
     ];
     let mut hasher = blake3::Hasher::new();
     hasher.update(set.name().as_bytes());
-    for (form, shape) in forms {
-        let numbers = (0..shape[0] * shape[1]).map(|i| i as f32).collect();
-        let packed = Tensor::new(&shape, numbers).ok().and_then(|t| form.pack(exec, &t).ok());
+    for (form, weights) in forms {
+        let packed = weights.and_then(|t| form.pack(exec, &t).ok());
         for number in packed.iter().flat_map(|panels| panels.iter()) {
             hasher.update(&number.to_le_bytes());
         }

@@ -91,6 +91,37 @@ fn network(seed: u64) -> Model {
     m.finish(&[a, b])
 }
 
+/// Convolutions and products of bytes, the same weights with zero points of all kinds.
+fn network_of_bytes(seed: u64) -> Model {
+    let mut m = Maker::new(seed);
+    let x = m.input();
+    let bytes = |m: &mut Maker, shape: &[usize]| {
+        let elements = (0..shape.iter().product()).map(|_| m.rng.below(256) as u8).collect();
+        let tensor = Tensor::new::<u8>(shape, elements).unwrap();
+        m.constant(tensor)
+    };
+    let zero = m.constant(Tensor::scalar(3u8));
+    let byte = |m: &mut Maker, x| {
+        let x = m.node("Cast", &[x], &[("to", Attr::Int(1))]);
+        let scale = m.constant(Tensor::scalar(90.0f32));
+        m.node("QuantizeLinear", &[x, scale, zero], &[])
+    };
+    let axes = m.constant(Tensor::vector(vec![0i64, 1, 2]));
+    let row = m.node("ReduceMax", &[x, axes], &[]);
+    let (x, row) = (byte(&mut m, x), byte(&mut m, row));
+    let middle = m.constant(Tensor::vector(vec![128u8]));
+    let (w, zeros) = (bytes(&mut m, &[320, 32, 3, 3]), bytes(&mut m, &[320]));
+    let a = m.node("ConvInteger", &[x, w, zero, middle], &[]);
+    let b = m.node("ConvInteger", &[x, w, zero, zeros], &[]);
+    let w = bytes(&mut m, &[640, 16, 3, 3]);
+    let c = m.node("ConvInteger", &[x, w], &[("group", Attr::Int(2))]);
+    let (w, zeros) = (bytes(&mut m, &[5, 40_000]), bytes(&mut m, &[40_000]));
+    let d = m.node("MatMulInteger", &[row, w, zero, zeros], &[]);
+    let e = m.node("MatMulInteger", &[row, w, zero, middle], &[]);
+    let f = m.node("MatMulInteger", &[row, w], &[]);
+    m.finish(&[a, b, c, d, e, f])
+}
+
 fn run(model: &Model, options: &Options, input: &Tensor) -> (Vec<Hash>, u64, Kept) {
     let session = Session::load(model.clone(), options).unwrap();
     let inputs =
@@ -112,12 +143,12 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 #[test]
 fn packed_weights_are_found_again_and_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let (one, two, x) = (network(1), network(2), images());
+    let (models, x) = ([network(1), network(2), network_of_bytes(3)], images());
     for set in KernelSet::available() {
         for threads in [1, 3] {
             let plain = Options::default().kernel_set(set).threads(threads);
             let keeping = plain.clone().packed(folder.path().join("made").join("here"));
-            for model in [&one, &two] {
+            for model in &models {
                 let expected = run(model, &plain, &x);
                 assert_eq!(expected.2, Kept::Not);
                 let first = if threads == 1 { Kept::Written } else { Kept::Found };
@@ -127,7 +158,7 @@ fn packed_weights_are_found_again_and_change_nothing() {
             }
         }
     }
-    assert_eq!(files(&folder.path().join("made/here")).len(), 2 * KernelSet::available().len());
+    assert_eq!(files(&folder.path().join("made/here")).len(), 3 * KernelSet::available().len());
 }
 
 /// Whole rows of weights in a file are shared, other parts copied.

@@ -11,8 +11,8 @@
 
 use super::pairs::{self, PackedInts};
 use super::tile::{self, Finish, Kind, Panels};
-use crate::Exec;
 use crate::dispatch::multiversion;
+use crate::{Exec, KernelSet};
 
 /// A row-major matrix of 8-bit integers.
 #[derive(Debug, Clone, Copy)]
@@ -60,8 +60,9 @@ pub struct PackedBytes {
 enum Form {
     /// Less their zero points.
     Pairs(PackedInts),
-    /// Signed; for each column the sum of the numbers less their zero point, and the zero point (none where all are 0).
-    Fours { kind: Kind, panels: Panels, sums: Vec<i32>, zeros: Vec<i32> },
+    /// Signed; after the panels for each column the sum of the numbers less their zero point, which are given for themselves (none
+    /// where all are 0).
+    Fours { kind: Kind, panels: Panels, zeros: Vec<i32> },
 }
 
 impl PackedBytes {
@@ -70,35 +71,65 @@ impl PackedBytes {
     /// # Panics
     /// When `b` has not as many elements, or no zero point.
     pub fn new(exec: Exec<'_>, k: usize, n: usize, b: Bytes<'_>) -> Self {
+        Self::made(exec.set(), k, n, b, Self::panels(exec, k, n, b))
+    }
+
+    /// The form of the `k` by `n` matrix `b` that [`PackedBytes::of`] takes.
+    ///
+    /// # Panics
+    /// When `b` has not as many elements, or no zero point.
+    pub fn panels(exec: Exec<'_>, k: usize, n: usize, b: Bytes<'_>) -> crate::Panels {
         assert!(b.values.len() == k * n && !b.zeros.is_empty());
-        let Some(kind) = Kind::fours(exec.set()) else {
-            let zeros: Vec<i16> = b.numbers().cycle().take(n).collect();
-            let packed = PackedInts::of(exec, k, n, |row, columns, to| {
-                let values = &b.values[row * n..][columns.clone()];
-                subtract(exec.set(), values, b.signed, &zeros[columns], to);
+        crate::Panels::fill_words(Self::packed(exec.set(), k, n), |words| {
+            if Kind::fours(exec.set()).is_none() {
+                let zeros: Vec<i16> = b.numbers().cycle().take(n).collect();
+                return PackedInts::fill(exec, k, n, words, |row, columns, to| {
+                    let values = &b.values[row * n..][columns.clone()];
+                    subtract(exec.set(), values, b.signed, &zeros[columns], to);
+                });
+            }
+            let by = b.moved(true);
+            let (words, sums) = words.split_at_mut(Panels::len(k.div_ceil(4), n));
+            Panels::fill(exec, k.div_ceil(4), n, words, |step, columns, line| {
+                let row = |i: usize| {
+                    let row = 4 * step + i;
+                    if row < k { &b.values[row * n..][columns.clone()] } else { &[][..] }
+                };
+                pack_four(exec.set(), [row(0), row(1), row(2), row(3)], by, line);
             });
-            return Self { k, n, form: Form::Pairs(packed) };
+            for row in b.values.chunks_exact(n.max(1)) {
+                add_signed(exec.set(), row, by, sums);
+            }
+            for (sum, zero) in sums.iter_mut().zip(b.moved_zeros(true).cycle()) {
+                *sum = sum.wrapping_sub((k as i32).wrapping_mul(zero));
+            }
+        })
+    }
+
+    /// What [`PackedBytes::panels`] made for the same extents, zero points and kernel set, without a look at the values of `b`. `None`
+    /// where its length is another.
+    pub fn of(set: KernelSet, k: usize, n: usize, b: Bytes<'_>, panels: crate::Panels) -> Option<Self> {
+        (panels.len() == Self::packed(set, k, n) && !b.zeros.is_empty())
+            .then(|| Self::made(set, k, n, b, panels))
+    }
+
+    fn made(set: KernelSet, k: usize, n: usize, b: Bytes<'_>, panels: crate::Panels) -> Self {
+        let Some(kind) = Kind::fours(set) else {
+            return Self { k, n, form: Form::Pairs(PackedInts::of(k, n, panels)) };
         };
-        let by = b.moved(true);
-        let panels = Panels::new(exec, k.div_ceil(4), n, |step, columns, line| {
-            let row = |i: usize| {
-                let row = 4 * step + i;
-                if row < k { &b.values[row * n..][columns.clone()] } else { &[][..] }
-            };
-            pack_four(exec.set(), [row(0), row(1), row(2), row(3)], by, line);
-        });
         let mut zeros: Vec<i32> = b.moved_zeros(true).cycle().take(n).collect();
-        let mut sums = vec![0; n];
-        for row in b.values.chunks_exact(n.max(1)) {
-            add_signed(exec.set(), row, by, &mut sums);
-        }
-        for (sum, &zero) in sums.iter_mut().zip(&zeros) {
-            *sum = sum.wrapping_sub((k as i32).wrapping_mul(zero));
-        }
         if zeros.iter().all(|&z| z == 0) {
             zeros = Vec::new();
         }
-        Self { k, n, form: Form::Fours { kind, panels, sums, zeros } }
+        Self { k, n, form: Form::Fours { kind, panels: Panels::of(k.div_ceil(4), n, panels), zeros } }
+    }
+
+    /// Words of the packed form.
+    pub fn packed(set: KernelSet, k: usize, n: usize) -> usize {
+        match Kind::fours(set) {
+            Some(_) => Panels::len(k.div_ceil(4), n).saturating_add(n),
+            None => PackedInts::packed(k, n),
+        }
     }
 
     /// Rows and columns.
@@ -177,8 +208,8 @@ pub fn product(exec: Exec<'_>, m: usize, a: Bytes<'_>, b: &PackedBytes, c: &mut 
             }
             pairs::gemm(exec, m, &less, b, c);
         }
-        Form::Fours { kind, panels, sums, zeros } => {
-            let by = a.moved(false);
+        Form::Fours { kind, panels, zeros } => {
+            let (by, sums) = (a.moved(false), panels.rest());
             let mut moved = Vec::new();
             let values = if by == 0 && k.is_multiple_of(4) {
                 a.values

@@ -13,9 +13,10 @@ use super::tile::{Kind, MR, NR, Offsets};
 use crate::conv::{Conv2d, Phases, conv2d};
 use crate::dispatch::multiversion;
 use crate::gemm::Epilogue;
+use crate::packed::{as_bytes, as_bytes_mut, as_words_mut};
 use crate::shared::Shared;
 use crate::strided::SLACK;
-use crate::{Exec, scratch};
+use crate::{Exec, KernelSet, Panels, scratch};
 
 /// The weights of a convolution, packed.
 #[derive(Debug, Clone)]
@@ -27,9 +28,15 @@ pub struct PackedFilters {
 #[derive(Debug, Clone)]
 enum Form {
     /// One filter a channel: less their zero points.
-    Floats(Vec<f32>),
-    /// For each filter, over (channels of a word, tap). Words of bytes: the sum of each filter's weights, too.
-    Words { kind: Kind, words: Vec<u8>, sums: Vec<i32> },
+    Floats(Panels),
+    /// For each filter, over (channels of a word, tap). Words of bytes: the sum of each filter's weights after all.
+    Words { kind: Kind, steps: usize, packed: Panels },
+}
+
+/// What becomes of weights.
+enum Plan {
+    Floats,
+    Words { kind: Kind, steps: usize },
 }
 
 /// Most taps whose products add up to less than 2^24.
@@ -50,37 +57,83 @@ impl PackedFilters {
     /// # Panics
     /// When there are not as many weights, or no zero point.
     pub fn new(exec: Exec<'_>, groups: usize, extents: [usize; 3], w: Bytes<'_>) -> Self {
+        Self::made(exec.set(), groups, extents, w, Self::panels(exec, groups, extents, w))
+    }
+
+    /// The form of such weights that [`PackedFilters::of`] takes.
+    ///
+    /// # Panics
+    /// When there are not as many weights, or no zero point.
+    pub fn panels(exec: Exec<'_>, groups: usize, extents: [usize; 3], w: Bytes<'_>) -> Panels {
         let [filters, channels, taps] = extents;
         assert!(w.values.len() == filters * channels * taps && !w.zeros.is_empty());
+        let len = Self::packed(exec.set(), groups, extents, w);
         let zeros: Vec<i16> = w.numbers().collect();
+        let Plan::Words { kind, steps } = Self::plan(exec.set(), groups, extents, w) else {
+            return Panels::fill(len, |floats| {
+                for (i, (to, &v)) in floats.iter_mut().zip(w.values).enumerate() {
+                    *to = f32::from(number(v, w.signed) - zeros[i / taps % zeros.len()]);
+                }
+            });
+        };
+        let (fours, by) = (kind.numbers() == 4, w.moved(true));
+        Panels::fill_words(len, |words| {
+            let (words, sums) = words.split_at_mut(filters * steps);
+            crate::split::rows(exec, words, steps.max(1), 1 << 14, |first, part| {
+                for (f, part) in (first..).zip(part.chunks_exact_mut(steps.max(1))) {
+                    let values = &w.values[f * channels * taps..][..channels * taps];
+                    if fours {
+                        pack_bytes(exec.set(), values, taps, by, as_bytes_mut(part));
+                    } else {
+                        pack_pairs(values, taps, w.signed, zeros[f % zeros.len()], as_bytes_mut(part));
+                    }
+                }
+            });
+            for (sum_of, row) in sums.iter_mut().zip(words.chunks_exact(steps.max(1))) {
+                *sum_of = sum(exec.set(), as_bytes(row));
+            }
+        })
+    }
+
+    /// What [`PackedFilters::panels`] made for the same extents, zero points and kernel set, without a look at the values of `w`.
+    /// `None` where its length is another.
+    pub fn of(
+        set: KernelSet,
+        groups: usize,
+        extents: [usize; 3],
+        w: Bytes<'_>,
+        packed: Panels,
+    ) -> Option<Self> {
+        let fits = !w.zeros.is_empty() && packed.len() == Self::packed(set, groups, extents, w);
+        fits.then(|| Self::made(set, groups, extents, w, packed))
+    }
+
+    fn made(set: KernelSet, groups: usize, extents: [usize; 3], w: Bytes<'_>, packed: Panels) -> Self {
+        let form = match Self::plan(set, groups, extents, w) {
+            Plan::Floats => Form::Floats(packed),
+            Plan::Words { kind, steps } => Form::Words { kind, steps, packed },
+        };
+        Self { extents, form }
+    }
+
+    fn plan(set: KernelSet, groups: usize, [filters, channels, taps]: [usize; 3], w: Bytes<'_>) -> Plan {
         if channels == 1 && filters == groups && taps <= EXACT {
-            let less = |(i, &v)| f32::from(number(v, w.signed) - zeros[i / taps % zeros.len()]);
-            return Self { extents, form: Form::Floats(w.values.iter().enumerate().map(less).collect()) };
+            return Plan::Floats;
         }
         // Words of bytes have no room for the difference from a zero point.
-        let fours = Kind::fours(exec.set()).filter(|_| w.moved_zeros(true).all(|zero| zero == 0));
-        let kind = fours.unwrap_or(Kind::pairs(exec.set()));
-        let numbers = kind.numbers();
-        let row = channels.div_ceil(numbers) * taps * 4;
-        let mut words = vec![0; filters * row];
-        let by = w.moved(true);
-        crate::split::rows(exec, &mut words, row.max(1), 1 << 16, |first, part| {
-            for (f, part) in (first..).zip(part.chunks_exact_mut(row)) {
-                let values = &w.values[f * channels * taps..][..channels * taps];
-                if fours.is_some() {
-                    pack_bytes(exec.set(), values, taps, by, part);
-                } else {
-                    pack_pairs(values, taps, w.signed, zeros[f % zeros.len()], part);
-                }
-            }
-        });
-        let rows = words.chunks_exact(row.max(1)).filter(|_| fours.is_some());
-        let mut sums: Vec<i32> = rows.map(|row| sum(exec.set(), row)).collect();
-        if fours.is_some() {
-            // Without channels there are no rows.
-            sums.resize(filters, 0);
+        let fours = Kind::fours(set).filter(|_| w.moved_zeros(true).all(|zero| zero == 0));
+        let kind = fours.unwrap_or(Kind::pairs(set));
+        Plan::Words { kind, steps: channels.div_ceil(kind.numbers()) * taps }
+    }
+
+    /// Words of the packed form, for weights with the zero points of `w`.
+    pub fn packed(set: KernelSet, groups: usize, extents: [usize; 3], w: Bytes<'_>) -> usize {
+        let filters = extents[0];
+        match Self::plan(set, groups, extents, w) {
+            Plan::Floats => extents.iter().product(),
+            Plan::Words { kind, steps } if kind.numbers() == 4 => filters * (steps + 1),
+            Plan::Words { steps, .. } => filters * steps,
         }
-        Self { extents, form: Form::Words { kind, words, sums } }
     }
 
     /// The weights less their zero points.
@@ -88,8 +141,9 @@ impl PackedFilters {
         let [_, channels, taps] = self.extents;
         let (kind, words) = match &self.form {
             Form::Floats(weights) => return weights.iter().map(|&w| w as i32).collect(),
-            Form::Words { kind, words, .. } => (*kind, words),
+            Form::Words { kind, steps, packed } => (*kind, &packed.words()[..self.extents[0] * steps]),
         };
+        let words = as_bytes(words);
         let number = |row: &[u8], i: usize| {
             let (channel, tap) = (i / taps, i % taps);
             let word = &row[(channel / kind.numbers() * taps + tap) * 4..][..4];
@@ -167,10 +221,12 @@ pub fn conv(
     if len == 0 {
         return;
     }
-    let (kind, words, sums) = match &w.form {
+    let (kind, steps, packed) = match &w.form {
         Form::Floats(w) => return depthwise(exec, c, x, w, bias, results),
-        Form::Words { kind, words, sums } => (*kind, words, sums),
+        Form::Words { kind, steps, packed } => (*kind, *steps, packed.words()),
     };
+    let (words, sums) = packed.split_at(c.filters * steps);
+    let words = as_bytes(words);
     let zero = x.moved_zeros(false).next().unwrap_or(0);
     let starts: Vec<i32> = (0..c.filters)
         .map(|f| {
@@ -179,7 +235,6 @@ pub fn conv(
         })
         .collect();
     let of_pixel = channels.div_ceil(kind.numbers());
-    let steps = of_pixel * w.extents[2];
     let image = Image::new(c, of_pixel);
     let mut buffer = scratch::take();
     let planes = scratch::sized(&mut buffer, image.len());
@@ -194,7 +249,7 @@ pub fn conv(
             rows: &words[first * steps * 4..][..filters * steps * 4],
             starts: &starts[first..][..filters],
             image: &image,
-            planes: as_words(planes),
+            planes: as_words_mut(planes),
             output: if image.phases.is_some() { c.output } else { [1, pixels] },
         };
         let at = (n * c.filters + first) * pixels;
@@ -286,12 +341,6 @@ multiversion! {
     }
 }
 
-/// 32 bits of anything as words.
-fn as_words(x: &mut [f32]) -> &mut [i32] {
-    // SAFETY: of one size and alignment, and every pattern is a number of either.
-    unsafe { std::slice::from_raw_parts_mut(x.as_mut_ptr().cast(), x.len()) }
-}
-
 /// Where the words of a group's channels are.
 struct Image {
     /// None where every output pixel has just the input pixel of the same place.
@@ -337,11 +386,11 @@ impl Image {
                         false => &[][..],
                     });
                 let Some(phases) = &self.phases else {
-                    interleave(exec, kind, x, rows, as_words(to));
+                    interleave(exec, kind, x, rows, as_words_mut(to));
                     continue;
                 };
                 let line = scratch::sized(&mut line, plane);
-                interleave(exec, kind, x, rows, as_words(line));
+                interleave(exec, kind, x, rows, as_words_mut(line));
                 phases.fill_with(exec.set(), c, line, padding(kind, x), to);
             }
             scratch::give(line);

@@ -20,17 +20,31 @@ impl PackedInts {
     pub fn new(exec: Exec<'_>, k: usize, n: usize, b: &[i16]) -> Self {
         assert_eq!(b.len(), k * n);
         debug_assert!(!b.contains(&i16::MIN));
-        Self::of(exec, k, n, |row, columns, to| to.copy_from_slice(&b[row * n..][columns]))
+        let copy = |row: usize, columns, to: &mut [i16]| to.copy_from_slice(&b[row * n..][columns]);
+        let packed =
+            crate::Panels::fill_words(Self::packed(k, n), |words| Self::fill(exec, k, n, words, copy));
+        Self::of(k, n, packed)
     }
 
-    /// Packs the `k` by `n` matrix of which `write` writes some columns of a row.
-    pub(super) fn of(
+    /// Words of a packed matrix.
+    pub(super) fn packed(k: usize, n: usize) -> usize {
+        Panels::len(k.div_ceil(2), n)
+    }
+
+    /// The `k` by `n` matrix whose words [`PackedInts::fill`] wrote.
+    pub(super) fn of(k: usize, n: usize, packed: crate::Panels) -> Self {
+        Self { k, panels: Panels::of(k.div_ceil(2), n, packed) }
+    }
+
+    /// Packs the `k` by `n` matrix of which `write` writes some columns of a row into `words`, which are zeros.
+    pub(super) fn fill(
         exec: Exec<'_>,
         k: usize,
         n: usize,
+        words: &mut [i32],
         write: impl Fn(usize, Range<usize>, &mut [i16]) + Sync,
-    ) -> Self {
-        let panels = Panels::new(exec, k.div_ceil(2), n, |step, columns, line| {
+    ) {
+        Panels::fill(exec, k.div_ceil(2), n, words, |step, columns, line| {
             let mut rows = [[0; NR]; 2];
             for (row, to) in (2 * step..k).zip(&mut rows) {
                 write(row, columns.clone(), &mut to[..columns.len()]);
@@ -40,7 +54,6 @@ impl PackedInts {
                 *word = i32::from_ne_bytes([a, b, c, d]);
             }
         });
-        Self { k, panels }
     }
 }
 

@@ -9,25 +9,31 @@ pub(super) const NR: usize = 32;
 /// Most rows of a tile.
 pub(super) const MR: usize = 12;
 
-/// The right side: panels of 32 columns, each with a line of 32 words a step.
+/// The right side: panels of 32 columns, each with a line of 32 words a step. Words may follow that are not of the product.
 #[derive(Debug, Clone)]
 pub(super) struct Panels {
     pub(super) steps: usize,
     pub(super) n: usize,
-    words: Vec<i32>,
+    packed: crate::Panels,
 }
 
 impl Panels {
-    /// `fill(step, columns, line)` writes the words of a step and some columns over zeros; panels are shared among threads.
-    pub(super) fn new(
+    /// Words of the panels.
+    pub(super) fn len(steps: usize, n: usize) -> usize {
+        steps.saturating_mul(n.next_multiple_of(NR))
+    }
+
+    /// `fill(step, columns, line)` writes the words of a step and some columns of `words`, which are zeros; panels are shared among
+    /// threads.
+    pub(super) fn fill(
         exec: Exec<'_>,
         steps: usize,
         n: usize,
+        words: &mut [i32],
         fill: impl Fn(usize, std::ops::Range<usize>, &mut [i32]) + Sync,
-    ) -> Self {
-        let mut words = vec![0; steps * n.next_multiple_of(NR)];
+    ) {
         let panel = (steps * NR).max(1);
-        crate::split::rows(exec, &mut words, panel, 1 << 16, |first, part| {
+        crate::split::rows(exec, words, panel, 1 << 16, |first, part| {
             for (i, part) in part.chunks_exact_mut(panel).enumerate() {
                 let start = (first + i) * NR;
                 let columns = start..n.min(start + NR);
@@ -36,7 +42,16 @@ impl Panels {
                 }
             }
         });
-        Self { steps, n, words }
+    }
+
+    /// Those that begin `packed`.
+    pub(super) fn of(steps: usize, n: usize, packed: crate::Panels) -> Self {
+        Self { steps, n, packed }
+    }
+
+    /// What follows them.
+    pub(super) fn rest(&self) -> &[i32] {
+        &self.packed.words()[Self::len(self.steps, self.n)..]
     }
 }
 
@@ -211,8 +226,7 @@ pub(super) fn product(
     finish: Option<&Finish<'_>>,
     c: &mut [i32],
 ) {
-    let Panels { steps, n, words } = b;
-    let (steps, n) = (*steps, *n);
+    let (steps, n, words) = (b.steps, b.n, b.packed.words());
     assert!(a.len() == m * steps * 4 && c.len() == m * n && start.len() == n);
     if c.is_empty() {
         return;
